@@ -1,0 +1,41 @@
+# Every target sets up its own environment in .venv; it is refreshed when pyproject.toml changes.
+# The development environment pins torch, so that runs are repeatable: make TORCH=torch==2.14.1 test
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: help demo test lint check bench docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]"
+	touch $@
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+demo: .venv/installed  ## train and measure a small net on scikit-learn's digits
+	$(BIN)/python docs/examples/digits.py $(ARGS)
+
+test: .venv/installed  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## all that CI runs: ruff, mypy, tests with warnings as errors, examples of the docs
+
+bench: .venv/installed  ## measure speed against the alternatives, as ratios
+	$(BIN)/python -m tests.benchmarks
+
+docs: .venv/docs-installed  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --config-file .mkdocs.yml
+
+clean:  ## remove what was built
+	rm -rf .venv site dist

@@ -1,0 +1,194 @@
+"""Computed values -> one entry a key, scalars and the arrays that are left; the only place keys are made; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metric_mixin._errors import ClassNamesError, KeyCollisionError, listed
+from metric_mixin._layout import Array, Fields, Layout, PerClassSeen, PerLabel, Scalar
+from metric_mixin._names import name_fault
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One value under its name.
+
+    Args:
+        metric: Name of the metric in its declaration.
+        path: The metric's name and the keys of dicts below it; what the values of several labels have in common.
+        label: The class, label or output that the value belongs to, or ``None``.
+        value: A 0-d tensor where ``is_scalar``, otherwise whatever the metric returned.
+        is_scalar: Whether the value is logged (or, as an array, kept whole).
+    """
+
+    metric: str
+    path: str
+    label: str | None
+    value: Any
+    is_scalar: bool = True
+
+    @property
+    def name(self) -> str:
+        """What follows the stage in the key."""
+        return self.path if self.label is None else f"{self.path}/{self.label}"
+
+
+def flatten(metric: str, layout: Layout, value: Any, names: Sequence[str] | None = None) -> list[Entry]:
+    """Take one metric's computed value apart into entries.
+
+    Args:
+        metric: The metric's name.
+        layout: What its class and settings say it returns.
+        value: What ``compute`` returned, e.g. a tensor of shape ``()`` or ``(C,)``, a dict or a tuple.
+        names: Names of the classes in order, or ``None`` for their indices.
+
+    Returns:
+        Entries in the order of the value. Dtypes and devices are unchanged; Python numbers become 0-d tensors.
+
+    Raises:
+        ClassNamesError: There is another number of names than of classes.
+
+    Example:
+        >>> from torch import tensor
+        >>> [e.name for e in flatten("recall", PerLabel(2), tensor([1.0, 0.5]), ["cat", "dog"])]
+        ['recall/cat', 'recall/dog']
+        >>> [e.name for e in flatten("map", Scalar(known=False), {"map_50": tensor(0.5)})]
+        ['map/map_50']
+    """
+    return list(_flatten(metric, metric, layout, value, names))
+
+
+def expected(metric: str, layout: Layout, names: Sequence[str] | None = None) -> list[Entry]:
+    """Return the entries that class and settings promise, without values; what they do not tell is left out.
+
+    Raises:
+        ClassNamesError: There is another number of names than of classes.
+    """
+    return list(_expected(metric, metric, layout, names))
+
+
+def check_distinct(keys: Iterable[tuple[str, str]]) -> None:
+    """Raise ``KeyCollisionError`` where two sources have one key; ``keys`` are pairs of key and source."""
+    sources: dict[str, str] = {}
+    for key, source in keys:
+        if key in sources:
+            raise KeyCollisionError(
+                f"Two sources for the key {key!r}: {sources[key]} and {source}. "
+                "Rename one of them, or tell them apart in `metric_key`."
+            )
+        sources[key] = source
+
+
+def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence[str] | None) -> Iterator[Entry]:
+    if isinstance(value, Mapping) and not isinstance(layout, PerLabel):
+        if isinstance(layout, PerClassSeen):
+            yield from _per_class_seen(metric, path, layout, value, names)
+            return
+        known = layout.fields if isinstance(layout, Fields) else {}
+        for key, part in value.items():
+            yield from _flatten(metric, f"{path}/{key}", known.get(str(key), Scalar(known=False)), part, names)
+    elif isinstance(layout, PerLabel) and (values := _vector(value)) is not None:
+        if layout.size not in (None, len(values)):
+            yield Entry(metric, path, None, value, is_scalar=False)
+            return
+        for label, one in zip(_labels(metric, layout, len(values), names), values, strict=True):
+            yield Entry(metric, path, label, one)
+    elif not isinstance(layout, Array) and (scalar := _scalar(value)) is not None:
+        yield Entry(metric, path, None, scalar)
+    else:
+        yield Entry(metric, path, None, value, is_scalar=False)
+
+
+def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | None) -> Iterator[Entry]:
+    if isinstance(layout, Fields):
+        for key, part in layout.fields.items():
+            yield from _expected(metric, f"{path}/{key}", part, names)
+    elif isinstance(layout, PerClassSeen):
+        yield from (Entry(metric, f"{path}/{key}", None, None) for key in layout.scalars)
+    elif isinstance(layout, PerLabel):
+        size = layout.size
+        if size is None and layout.labels is not None:
+            size = len(layout.labels)
+        if size is not None:
+            yield from (Entry(metric, path, label, None) for label in _labels(metric, layout, size, names))
+    elif isinstance(layout, Scalar):
+        yield Entry(metric, path, None, None)
+
+
+def _labels(metric: str, layout: PerLabel, count: int, names: Sequence[str] | None) -> Iterator[str]:
+    """The name of each of ``count`` values, from the metric's own labels, the given names, or the indices."""
+    labels = layout.labels
+    if labels is None and names is not None:
+        labels, wanted = tuple(names)[layout.first :], count + layout.first
+        if len(names) != wanted:
+            raise ClassNamesError(
+                f"Metric {metric!r} has {wanted} {_PLURAL[layout.of]}, but `class_names` gives it {len(names)}: "
+                f"{listed(names)}. Give one name for each, in order."
+            )
+    if labels is None:
+        labels = tuple(str(i + layout.first) for i in range(count))
+    if len(labels) != count:
+        raise ClassNamesError(
+            f"Metric {metric!r} has {count} {_PLURAL[layout.of]}, but its `labels` are {len(labels)}: "
+            f"{listed(labels)}. Give one label for each, in order."
+        )
+    for label in labels:
+        if fault := name_fault(label):
+            raise ClassNamesError(f"Metric {metric!r} has the label {label!r}, which {fault}.")
+    if len(set(labels)) < len(labels):
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        raise ClassNamesError(f"Metric {metric!r} has the label {listed(twice)} more than once.")
+    return (layout.template.format(label) for label in labels)
+
+
+_PLURAL = {"class": "classes", "output": "outputs"}
+
+
+def _per_class_seen(
+    metric: str, path: str, layout: PerClassSeen, value: Mapping[str, Any], names: Sequence[str] | None
+) -> Iterator[Entry]:
+    """Mean average precision: entries with one number for each class seen, named by that class."""
+    classes = torch.as_tensor(value.get("classes", ())).reshape(-1).int().tolist()
+    for key, part in value.items():
+        whole = Entry(metric, f"{path}/{key}", None, part, is_scalar=False)
+        values = _vector(part) if key in layout.per_class else None
+        if key in layout.scalars:
+            yield Entry(metric, f"{path}/{key}", None, _scalar(part))
+        elif values is None or len(values) != len(classes):
+            yield whole
+        else:
+            for index, one in zip(classes, values, strict=True):
+                yield Entry(metric, f"{path}/{key}", _class_name(metric, index, names), one)
+
+
+def _class_name(metric: str, index: int, names: Sequence[str] | None) -> str:
+    if names is None:
+        return str(index)
+    if not 0 <= index < len(names):
+        raise ClassNamesError(
+            f"Metric {metric!r} saw class {index}, but `class_names` gives it {len(names)}: {listed(names)}. "
+            "Give one name for each class from 0 on."
+        )
+    return names[index]
+
+
+def _vector(value: Any) -> Sequence[Any] | None:
+    """The values of a 0-d or 1-d tensor, or of a dict of scalars in its order."""
+    if isinstance(value, Mapping):
+        scalars = [_scalar(one) for one in value.values()]
+        return None if any(one is None for one in scalars) else scalars
+    if isinstance(value, Tensor) and value.ndim <= 1:
+        return value.reshape(-1).unbind()
+    return None
+
+
+def _scalar(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value.reshape(()) if value.numel() == 1 else None
+    return torch.tensor(value) if isinstance(value, Number) else None

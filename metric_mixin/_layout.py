@@ -1,0 +1,184 @@
+"""What a metric's class and settings say it returns: a metric in, a layout out; pure, no value is looked at.
+
+Keys must not depend on the size that an epoch happened to give: one class seen, one row in the last epoch. So what
+follows a metric's name is decided here, from the class and its settings, and ``_keys`` only carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.aggregation import BaseAggregator, CatMetric
+from torchmetrics.detection.mean_ap import MeanAveragePrecision
+from torchmetrics.wrappers import (
+    BootStrapper,
+    ClasswiseWrapper,
+    MinMaxMetric,
+    MultioutputWrapper,
+    MultitaskWrapper,
+    Running,
+)
+
+_NONE = (None, "none")
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One number, or, where the class is unknown, what its value turns out to be."""
+
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Array:
+    """Anything that is no scalar and has no names: kept whole."""
+
+
+@dataclass(frozen=True)
+class PerLabel:
+    """One number for each class, label or output.
+
+    Args:
+        size: Number of values, or ``None`` where settings do not tell.
+        of: What the values stand for.
+        first: Index of the class that the first value belongs to: 1 where the background is left out.
+        labels: Names that the metric itself carries, already without a background that it leaves out.
+        template: How a name is written, with ``{}`` for it.
+    """
+
+    size: int | None
+    of: str = "class"
+    first: int = 0
+    labels: tuple[str, ...] | None = None
+    template: str = "{}"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A dict with known keys."""
+
+    fields: Mapping[str, Layout]
+
+
+@dataclass(frozen=True)
+class PerClassSeen:
+    """A dict in which some entries have one number for each class listed in the entry ``classes``."""
+
+    per_class: tuple[str, ...]
+    scalars: tuple[str, ...]
+
+
+Layout = Scalar | Array | PerLabel | Fields | PerClassSeen
+
+
+def layout_of(metric: Any) -> Layout:
+    """Return what ``metric`` returns by its class and settings.
+
+    Sources: the ``compute`` methods and ``__init__`` signatures of torchmetrics (read at 1.9.0).
+
+    Example:
+        >>> from torchmetrics.classification import MulticlassAccuracy
+        >>> layout_of(MulticlassAccuracy(3)), layout_of(MulticlassAccuracy(3, average=None)).size
+        (Scalar(known=True), 3)
+    """
+    if isinstance(metric, MetricCollection):
+        return Fields({str(name): layout_of(member) for name, member in metric.items()})
+    if type(metric) is ClasswiseWrapper:
+        return _classwise(metric)
+    if isinstance(metric, MinMaxMetric):
+        return Fields({key: layout_of(metric._base_metric) for key in ("raw", "max", "min")})
+    if isinstance(metric, MultitaskWrapper):
+        return Fields({str(task): layout_of(member) for task, member in metric.items(flatten=False)})
+    if isinstance(metric, BootStrapper):
+        one = layout_of(metric.metrics[0])
+        wanted = {"mean": metric.mean, "std": metric.std, "quantile": metric.quantile is not None, "raw": metric.raw}
+        vector = metric.quantile is not None and getattr(metric.quantile, "ndim", 0) > 0
+        shapes: dict[str, Layout] = {"raw": Array(), "quantile": Array() if vector else one}
+        return Fields({key: shapes.get(key, one) for key, on in wanted.items() if on})
+    if isinstance(metric, MultioutputWrapper):
+        one = layout_of(metric.metrics[0])
+        return PerLabel(len(metric.metrics), of="output") if isinstance(one, Scalar) else Array()
+    if isinstance(metric, Running):
+        return layout_of(metric.base_metric)
+    if isinstance(metric, MeanAveragePrecision):
+        return _mean_average_precision(metric)
+    return _plain(metric)
+
+
+def inner_metric(metric: Metric) -> Metric | None:
+    """Return the metric that a wrapper feeds with its own inputs, or ``None`` where it wraps none or several."""
+    for name in ("metric", "_base_metric", "base_metric", "wrapped_metric"):
+        inner = metric._modules.get(name)
+        if isinstance(inner, Metric):
+            return inner
+    members: list[Any] = list(metric.metrics) if isinstance(metric, BootStrapper | MultioutputWrapper) else []
+    return members[0] if members else None
+
+
+def is_aggregator(metric: Metric) -> bool:
+    """Whether ``metric``, or what it wraps, aggregates given values and knows no predictions."""
+    inner = inner_metric(metric)
+    return isinstance(metric, BaseAggregator) if inner is None else is_aggregator(inner)
+
+
+def _plain(metric: Metric) -> Layout:
+    per_row = getattr(metric, "multidim_average", None) == "samplewise"
+    per_row = per_row or getattr(metric, "reduction", "mean") in _NONE
+    if isinstance(metric, CatMetric) or per_row:
+        return Array()
+    if (count := _per_class(metric)) is not None:
+        size, first = count
+        return PerLabel(size, first=first)
+    outputs = getattr(metric, "num_outputs", None)
+    if getattr(metric, "multioutput", None) == "raw_values":
+        return PerLabel(outputs if isinstance(outputs, int) else None, of="output")
+    if isinstance(outputs, int) and outputs > 1 and not hasattr(metric, "multioutput"):
+        return PerLabel(outputs, of="output")
+    return Scalar(known=type(metric).__module__.startswith("torchmetrics."))
+
+
+def _per_class(metric: Metric) -> tuple[int | None, int] | None:
+    """Number of per-class values (``None``: not told) and the first one's class, where settings ask for them."""
+    missing = object()
+    classes: Any = getattr(metric, "num_classes", missing)
+    if classes is missing:
+        classes = getattr(metric, "num_labels", missing)
+    if classes is missing:
+        return None
+    wanted = (
+        getattr(metric, "average", missing) in _NONE
+        or getattr(metric, "per_class", False) is True
+        or getattr(metric, "multiclass_mode", None) == "one-vs-all"
+    )
+    if not wanted or "StatScores" in type(metric).__name__:
+        return None
+    first = 0 if getattr(metric, "include_background", True) else 1
+    return (int(classes) - first if isinstance(classes, int) and classes > 0 else None), first
+
+
+def _classwise(metric: ClasswiseWrapper) -> Layout:
+    inner = layout_of(metric.metric)
+    size, first, of = (inner.size, inner.first, inner.of) if isinstance(inner, PerLabel) else (None, 0, "class")
+    labels = None if metric.labels is None else tuple(metric.labels)
+    if labels is not None and size is not None and len(labels) == size + first:
+        labels = labels[first:]
+    template = f"{metric._prefix or ''}{{}}{metric._postfix or ''}"
+    return PerLabel(size, of=of, first=first, labels=labels, template=template)
+
+
+def _mean_average_precision(metric: MeanAveragePrecision) -> Layout:
+    prefixes = [""] if len(metric.iou_type) == 1 else [f"{iou}_" for iou in metric.iou_type]
+    limits = metric.max_detection_thresholds
+    sizes = ("small", "medium", "large")
+    names = ["map", "map_50", "map_75", *(f"map_{s}" for s in sizes), *(f"mar_{n}" for n in limits)]
+    names += [f"mar_{s}" for s in sizes]
+    per_class = ["map_per_class", f"mar_{limits[-1]}_per_class"]
+    if not metric.class_metrics:
+        names, per_class = names + per_class, []
+    return PerClassSeen(
+        per_class=tuple(p + n for p in prefixes for n in per_class),
+        scalars=tuple(p + n for p in prefixes for n in names),
+    )

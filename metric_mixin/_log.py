@@ -1,0 +1,68 @@
+"""Scalars -> Trainer and loggers: values by key in; what Lightning's own ``log`` would have put, put there.
+
+Private name used (Lightning 2.6.6): ``trainer._logger_connector.log_metrics``, which writes a row outside of the
+epoch's end; without it, the loggers are called directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from metric_mixin._trainer import is_logging_step, logged_step, running_hook
+from metric_mixin._types import Stage
+
+_STEP_HOOKS = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad")
+_EPOCH_HOOKS = ("epoch_start", "epoch_end")
+
+Log = Callable[..., None]
+
+
+def log_epoch(
+    module: Any, trainer: Any, log: Log, stage: Stage, scalars: Mapping[str, Tensor], bar: Collection[str]
+) -> None:
+    """Log an epoch's scalars by ``log``, Lightning's own; outside of an epoch's hooks, log them at once.
+
+    Args:
+        module: The module, in one of its hooks.
+        trainer: Its Trainer.
+        log: ``LightningModule.log`` of the module.
+        stage: The stage that the values belong to.
+        scalars: Key to 0-d tensor. Other dtypes than floating ones are logged as float64, which holds them exactly.
+        bar: The keys that go to the progress bar.
+    """
+    if trainer.barebones or not scalars:
+        return
+    at_epoch = (running_hook(module) or "").endswith(_EPOCH_HOOKS)
+    for key, value in scalars.items():
+        value = value.detach() if value.is_floating_point() else value.detach().double()
+        on = {"on_step": not at_epoch, "on_epoch": at_epoch}
+        log(key, value, prog_bar=key in bar, batch_size=1, add_dataloader_idx=False, logger=at_epoch or False, **on)
+    if not at_epoch:
+        _write_row(trainer, stage, scalars)
+
+
+def log_step(module: Any, trainer: Any, log: Log, key: str, value: Tensor, *, first: bool, bar: bool) -> None:
+    """Log a training batch's loss on the first batch of an epoch and on every logging step, and only then."""
+    if trainer.barebones or running_hook(module) not in _STEP_HOOKS:
+        return
+    logging_step = is_logging_step(trainer)
+    if first or logging_step:
+        log(key, value.detach(), prog_bar=bar, on_step=True, on_epoch=False, batch_size=1)
+    if first and not logging_step and trainer.log_every_n_steps:
+        _write_row(trainer, "train", {key: value.detach()})
+
+
+def _write_row(trainer: Any, stage: Stage, scalars: Mapping[str, Tensor]) -> None:
+    """Write one row to the loggers now, at Lightning's own step."""
+    if not trainer.loggers:
+        return
+    connector = getattr(trainer, "_logger_connector", None)
+    if connector is not None and hasattr(connector, "log_metrics"):
+        connector.log_metrics(dict(scalars))
+        return
+    row = {key: value.item() for key, value in scalars.items()} | {"epoch": trainer.current_epoch}
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=logged_step(trainer, stage, epoch_end=False))

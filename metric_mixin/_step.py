@@ -1,0 +1,168 @@
+"""One batch: forward, loss, metrics and the epoch's loss fed; a batch in, its loss out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metric_mixin._errors import (
+    BatchError,
+    ManualOptimizationError,
+    MissingLossError,
+    StageError,
+    UnknownMetricError,
+    UpdateError,
+    closest,
+)
+from metric_mixin._inputs import checked_loss, checked_weight, describe, detached
+from metric_mixin._layout import is_aggregator
+from metric_mixin._log import Log, log_step
+from metric_mixin._names import RESERVED
+from metric_mixin._recorder import check_bar
+from metric_mixin._trainer import running_stage, trainer_of
+from metric_mixin._types import Stage, as_stage
+
+
+def run(module: Any, log: Log, stage: Stage, batch: Any) -> Tensor:
+    """Run the default step of a stage.
+
+    Args:
+        module: A module with the mixin.
+        log: ``LightningModule.log`` of the module.
+        stage: The stage of the step.
+        batch: What the dataloader gave.
+
+    Returns:
+        The batch's loss, 0-d, with its graph.
+
+    Raises:
+        ManualOptimizationError: It is a training step under manual optimisation.
+        MissingLossError: The module has no ``loss``.
+        BatchError: The batch, the loss or the weight is not of the expected form.
+    """
+    name = type(module).__name__
+    if stage == "train" and not module.automatic_optimization:
+        raise ManualOptimizationError(
+            f"{name} has automatic_optimization=False, and the default `training_step` steps no optimizer. "
+            "Write `training_step` and feed the metrics with `self.update_metrics(...)`."
+        )
+    loss_fn = getattr(module, "loss", None)
+    if loss_fn is None:
+        raise MissingLossError(
+            f"{name} has no `loss`: expected a method `loss(self, outputs, target)` or an attribute such as "
+            "`self.loss = nn.CrossEntropyLoss()`."
+        )
+    inputs, target = _pair(module, batch)
+    outputs = module(inputs)
+    loss = checked_loss(loss_fn(outputs, target))
+    feed(module, log, stage, loss, outputs, target, batch)
+    return loss
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def feed(module: Any, log: Log, stage: Stage, loss: Tensor, outputs: Any, target: Any, batch: Any) -> None:
+    """Feed one batch of a default step to the epoch's loss and to the metrics; never a part of a compiled graph."""
+    record = module._metric_recorder.stage(module, stage)
+    given = module.metric_inputs(outputs, target, batch)
+    if not isinstance(given, tuple | dict):
+        raise BatchError(
+            f"{type(module).__name__}.metric_inputs must return a tuple of positional arguments or a dict of keyword "
+            f"arguments, got {describe(given)}."
+        )
+    if isinstance(given, tuple) and len(given) > 1:
+        _check_aggregators(record)
+    weight = module.batch_weight(target, batch)
+    if isinstance(given, dict):
+        record.metrics.update_only(None, **detached(given))
+    else:
+        record.metrics.update_only(None, *detached(given))
+    feed_loss(module, log, stage, loss, weight)
+
+
+def update(
+    module: Any,
+    log: Log,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    metrics: str | Iterable[str] | None,
+    stage: Stage | None,
+) -> None:
+    """Feed a hand-written step's values to some metrics or to the epoch's loss; see ``update_metrics``."""
+    running = running_stage(trainer_of(module)) if stage is None else as_stage(stage)
+    if running is None:
+        raise StageError(
+            f"{type(module).__name__}.update_metrics: no stage is running, so `stage` is needed: one of 'train', "
+            "'val', 'test'."
+        )
+    if metrics == RESERVED:
+        _update_loss(module, log, running, *args, **kwargs)
+        return
+    names = [metrics] if isinstance(metrics, str) else None if metrics is None else list(metrics)
+    stage_metrics = module._metric_recorder.stage(module, running).metrics
+    if names is not None and RESERVED in names:
+        raise UnknownMetricError(
+            f"`update_metrics(metrics={names!r})`: {RESERVED!r} takes a loss and a weight, the metrics do not. "
+            f"Feed it by a call of its own: `update_metrics(value, weight, metrics={RESERVED!r})`."
+        )
+    for name in names or ():
+        if name not in stage_metrics.names():
+            raise UnknownMetricError(
+                f"`update_metrics(metrics={name!r})`: stage {running!r} has no such metric; the closest: "
+                f"{closest(name, stage_metrics.names())}."
+            )
+    stage_metrics.update_only(names, *detached(args), **detached(kwargs))
+
+
+def _update_loss(module: Any, log: Log, stage: Stage, value: Any = None, weight: Any = None, **unknown: Any) -> None:
+    if value is None or weight is None or unknown:
+        raise UpdateError("`update_metrics(value, weight, metrics='loss')` takes a batch's loss and its weight.")
+    feed_loss(module, log, stage, checked_loss(value), weight)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def feed_loss(module: Any, log: Log, stage: Stage, loss: Tensor, weight: Any) -> None:
+    """Add a batch to the epoch's loss; while training, log the batch's own on the steps that are logged."""
+    recorder = module._metric_recorder
+    recorder.stage(module, stage).loss.update(loss, checked_weight(weight))
+    trainer = trainer_of(module)
+    if stage != "train" or trainer is None:
+        return
+    epoch = (trainer.current_epoch, trainer.fit_loop.epoch_progress.total.ready)
+    key = module.metric_key(stage, f"{RESERVED}_step", None)
+    bar = check_bar(module.metric_logging, stage, f"{RESERVED}_step", key)
+    log_step(module, trainer, log, key, loss, first=recorder.step_epoch != epoch, bar=bar)
+    recorder.step_epoch = epoch
+
+
+def predict(module: Any, behind: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run the task's own ``predict_step`` where it has one, otherwise ``forward`` on the inputs of the batch."""
+    owner = getattr(behind, "__func__", behind)
+    if not owner.__module__.startswith(("lightning.pytorch.core.", "pytorch_lightning.core.")):
+        return behind(batch, *args, **kwargs)
+    try:
+        inputs, _ = module.split_batch(batch)
+    except BatchError:
+        inputs = batch
+    return module(inputs)
+
+
+def _pair(module: Any, batch: Any) -> tuple[Any, Any]:
+    pair = module.split_batch(batch)
+    if isinstance(pair, tuple | list) and len(pair) == 2:
+        return pair[0], pair[1]
+    raise BatchError(f"{type(module).__name__}.split_batch must return (inputs, target), got {describe(pair)}.")
+
+
+def _check_aggregators(record: Any) -> None:
+    for name, metric in record.metrics.items(copy_state=False):
+        if is_aggregator(metric):
+            raise UpdateError(
+                f"Metric {name!r} ({type(metric).__name__}) aggregates given values, but `metric_inputs` returns "
+                "positional arguments, of which it would take the target for a weight. Return a dict with its own "
+                "keyword as well, e.g. {'preds': outputs, 'target': target, 'value': ...}, or leave it out of "
+                f"the default step and feed it with `self.update_metrics(value, metrics={name!r})`."
+            )
