@@ -9,7 +9,7 @@ from metric_mixin._errors import MissingDependencyError, NoResultError
 from metric_mixin._inputs import detached
 from metric_mixin._keys import Entry
 from metric_mixin._log import Log, log_epoch
-from metric_mixin._options import MetricLogging, matches
+from metric_mixin._options import matches, options_of
 from metric_mixin._recorder import Keyed, entry_forms
 from metric_mixin._report import MetricReport
 from metric_mixin._trainer import logged_step, running_hook, trainer_of
@@ -49,9 +49,9 @@ def finish(module: Any, log: Log, stage: Stage, *, early: bool = False) -> None:
             return
         if keyed or not record.logged_early:
             _publish(module, trainer, log, stage, keyed)
-        record.logged_early = early
     finally:
         record.reset()
+        record.logged_early = early
 
 
 def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> None:
@@ -69,7 +69,7 @@ def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Ke
 
 def _say_arrays(module: Any, stage: Stage, keyed: Keyed) -> None:
     """Say once of each array that it is not logged, unless a picture of it was asked for."""
-    patterns = module.metric_logging.figures
+    patterns = options_of(module).figures
     for key, entry in keyed.items():
         if not entry.is_scalar and not any(matches(p, *entry_forms(s, key, entry)) for p in patterns for s in STAGES):
             module._metric_recorder.say(
@@ -81,7 +81,7 @@ def _say_arrays(module: Any, stage: Stage, keyed: Keyed) -> None:
 
 def _draw(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str, Any]) -> None:
     """Draw what ``figures`` asks for; a picture that fails is said and costs nothing else."""
-    options: MetricLogging = module.metric_logging
+    options = options_of(module)
     recorder = module._metric_recorder
     record = recorder.stages[stage]
     if not options.figures or trainer.barebones or trainer.current_epoch % options.figures_every_n_epochs:

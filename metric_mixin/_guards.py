@@ -60,9 +60,12 @@ def _watched(hook: str, function: Callable[..., Any], definer: type) -> Callable
         calls = recorder.hook_calls[hook]
         result = function(self, *args, **kwargs)
         if recorder.hook_calls[hook] == calls and recorder.pending(WATCHED[hook]):
+            stage = WATCHED[hook]
+            lost = f"the values of the {stage!r} epoch would be lost"
+            if hook.endswith("_start"):
+                lost = f"rows of an interrupted {stage!r} epoch would be counted again"
             raise ForgottenSuperError(
-                f"{definer.__name__}.{hook} did not call `super().{hook}()`, so the values of the "
-                f"{WATCHED[hook]!r} epoch would be lost. Call it, or call `self.log_metrics({WATCHED[hook]!r})`."
+                f"{definer.__name__}.{hook} did not call `super().{hook}()`, so {lost}. Call it in the hook."
             )
         return result
 

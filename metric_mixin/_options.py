@@ -68,6 +68,17 @@ class MetricLogging:
         return next(f.default for f in fields(cls) if f.name == option)
 
 
+def options_of(module: Any) -> MetricLogging:
+    """Return the options of a module, or raise ``OptionError`` where its ``metric_logging`` is something else."""
+    options = module.metric_logging
+    if not isinstance(options, MetricLogging):
+        raise OptionError(
+            f"{type(module).__name__}.metric_logging must be a MetricLogging, got {type(options).__name__} "
+            f"{options!r}. Write `metric_logging = MetricLogging(...)`."
+        )
+    return options
+
+
 def matches(pattern: str, *candidates: str) -> bool:
     """Whether a pattern of an option matches one of the forms of a name."""
     return any(fnmatchcase(candidate, pattern) for candidate in candidates)

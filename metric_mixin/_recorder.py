@@ -27,7 +27,7 @@ from metric_mixin._keys import Entry, check_distinct, expected, flatten
 from metric_mixin._layout import Layout, PerClassSeen, PerLabel, layout_of
 from metric_mixin._loss import EpochLoss
 from metric_mixin._names import RESERVED
-from metric_mixin._options import MetricLogging, matches
+from metric_mixin._options import MetricLogging, matches, options_of
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics
 from metric_mixin._types import STAGES, Stage
@@ -42,7 +42,7 @@ class StageRecord:
     def __init__(self, metrics: StageMetrics) -> None:
         self.metrics = metrics
         self.loss = EpochLoss()
-        self.layouts: dict[str, Layout] = {name: layout_of(metric) for name, metric in metrics.items()}
+        self.layouts: dict[str, Layout] = {}
         self.promised: Keyed = {}
         self.found: Keyed | None = None
         self.logged_early = False
@@ -96,10 +96,19 @@ class Recorder:
             owner = f"{type(module).__name__}.configure_metrics"
             metrics = declare(module.configure_stage_metrics(stage), owner=owner)
             record = StageRecord(StageMetrics(self._own(metrics)))
-            record.promised = self._keyed(module, stage, self._promised(module, stage, record))
             record.to(module.device)
+            self._describe(module, stage, record)
             self.stages[stage] = record
-        return self.stages[stage]
+        record = self.stages[stage]
+        if len(record.metrics) != len(record.layouts):  # a metric was added late
+            self._describe(module, stage, record)
+        return record
+
+    def _describe(self, module: Any, stage: Stage, record: StageRecord) -> None:
+        """Find out what each metric returns and which keys that promises; every check that needs no value."""
+        record.layouts = {name: layout_of(metric) for name, metric in record.metrics.items(copy_state=False)}
+        record.promised = self._keyed(module, stage, self._promised(module, stage, record))
+        record.found = None
 
     def _own(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
         """The given metrics, those that were handed out before replaced by fresh clones."""
@@ -138,19 +147,18 @@ class Recorder:
         """Return the names of a metric's classes, from the options or the datamodule, or ``None``."""
         if isinstance(layout, PerLabel) and layout.of == "class":
             return self.class_names_for(module, stage, name)
-        option = module.metric_logging.class_names
+        option = options_of(module).class_names
         named = isinstance(option, dict) or isinstance(layout, PerClassSeen)
         return self.class_names_for(module, stage, name, datamodule=False) if named else None
 
     def class_names_for(self, module: Any, stage: Stage, name: str, *, datamodule: bool = True) -> Sequence[str] | None:
         """Return the class names that the options, or the datamodule, have for a metric."""
-        option = module.metric_logging.class_names
+        option = options_of(module).class_names
         if isinstance(option, dict):
             forms = (name, f"{stage}/{name}", module.metric_key(stage, name, None))
             return next((names for pattern, names in option.items() if matches(pattern, *forms)), None)
-        if option is not None:
-            names: Sequence[str] = option
-            return names
+        if isinstance(option, Sequence):
+            return option
         return self._datamodule_names(module) if datamodule else None
 
     def _datamodule_names(self, module: Any) -> tuple[str, ...] | None:
@@ -178,7 +186,7 @@ class Recorder:
     def compute(self, module: Any, stage: Stage) -> Keyed:
         """Compute what was fed and put it under its keys; the loss comes first."""
         record = self.stage(module, stage)
-        options: MetricLogging = module.metric_logging
+        options = options_of(module)
         entries: list[Entry] = []
         if record.loss.update_called:
             entries.append(Entry(RESERVED, RESERVED, None, record.loss.compute().float()))
@@ -231,14 +239,14 @@ class Recorder:
 
     def bar_keys(self, module: Any, stage: Stage, keyed: Keyed) -> set[str]:
         """Return the keys that go to the progress bar."""
-        patterns = module.metric_logging.prog_bar
+        patterns = options_of(module).prog_bar
         return {
             key for key, entry in keyed.items() if any(matches(p, *entry_forms(stage, key, entry)) for p in patterns)
         }
 
     def check_patterns(self, module: Any) -> None:
         """Say which patterns that the user set match nothing that is declared, with the closest names."""
-        options: MetricLogging = module.metric_logging
+        options = options_of(module)
         forms = {
             f
             for stage, record in self.stages.items()

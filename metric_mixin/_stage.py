@@ -195,7 +195,8 @@ class StageMetrics(MetricCollection):
         return _store(name)
 
     def __setitem__(self, key: str, module: torch.nn.Module) -> None:
-        super().__setitem__(_store(key), module)
+        device = next((metric.device for metric in self._modules.values()), None)
+        super().__setitem__(_store(key), module if device is None else module.to(device))
 
     def __getitem__(self, key: str, copy_state: bool = True) -> Metric:
         self._compute_groups_create_state_ref(copy_state)

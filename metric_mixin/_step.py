@@ -21,6 +21,7 @@ from metric_mixin._inputs import checked_loss, checked_weight, describe, detache
 from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
+from metric_mixin._options import options_of
 from metric_mixin._recorder import check_bar
 from metric_mixin._trainer import running_stage, trainer_of
 from metric_mixin._types import Stage, as_stage
@@ -82,6 +83,7 @@ def feed(module: Any, log: Log, stage: Stage, loss: Tensor, outputs: Any, target
     feed_loss(module, log, stage, loss, weight)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def update(
     module: Any,
     log: Log,
@@ -133,7 +135,7 @@ def feed_loss(module: Any, log: Log, stage: Stage, loss: Tensor, weight: Any) ->
         return
     epoch = (trainer.current_epoch, trainer.fit_loop.epoch_progress.total.ready)
     key = module.metric_key(stage, f"{RESERVED}_step", None)
-    bar = check_bar(module.metric_logging, stage, f"{RESERVED}_step", key)
+    bar = check_bar(options_of(module), stage, f"{RESERVED}_step", key)
     log_step(module, trainer, log, key, loss, first=recorder.step_epoch != epoch, bar=bar)
     recorder.step_epoch = epoch
 

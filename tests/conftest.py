@@ -1,0 +1,17 @@
+"""Every test starts from the same random numbers."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Make quiet Trainers that write below the test's own folder."""
+    from tests.support import make_trainer
+
+    return lambda **options: make_trainer(tmp_path, **options)

@@ -1,0 +1,77 @@
+"""Small modules, data and trainers that several tests share."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+
+from metric_mixin import ManualMetricLoggingModule
+from metric_mixin.testing import CapturingLogger
+
+CLASSES = 3
+
+
+class Lit(ManualMetricLoggingModule):
+    """A linear classifier; tests subclass it and declare metrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, target)
+
+    def configure_metrics(self) -> Any:
+        return {"acc": MulticlassAccuracy(CLASSES, average="micro")}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Replay(Lit):
+    """A module whose outputs are its inputs, so that a test knows every prediction; it trains nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0 * self.anchor
+
+
+def data(rows: int = 21, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random inputs of shape ``(rows, 4)`` and classes of shape ``(rows,)``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 4, generator=generator), torch.randint(CLASSES, (rows,), generator=generator)
+
+
+def loader(rows: int = 21, batch_size: int = 4, seed: int = 0) -> DataLoader:
+    """``data`` in order, with an uneven last batch by default."""
+    return DataLoader(TensorDataset(*data(rows, seed)), batch_size=batch_size)
+
+
+def pairs(*batches: tuple[Any, Any]) -> DataLoader:
+    """A loader that gives exactly these batches."""
+    return DataLoader(list(batches), batch_size=None)
+
+
+def make_trainer(folder: Any, **options: Any) -> Trainer:
+    """A quiet Trainer on one CPU process."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "logger": CapturingLogger(),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "default_root_dir": folder,
+        "log_every_n_steps": 50,
+    }
+    return Trainer(**(quiet | options))
