@@ -39,7 +39,15 @@ def log_epoch(
     for key, value in scalars.items():
         value = value.detach() if value.is_floating_point() else value.detach().double()
         on = {"on_step": not at_epoch, "on_epoch": at_epoch}
-        log(key, value, prog_bar=key in bar, batch_size=1, add_dataloader_idx=False, logger=None if at_epoch else False, **on)
+        log(
+            key,
+            value,
+            prog_bar=key in bar,
+            batch_size=1,
+            add_dataloader_idx=False,
+            logger=None if at_epoch else False,
+            **on,
+        )
     if not at_epoch:
         _write_row(trainer, stage, scalars)
 

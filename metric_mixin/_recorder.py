@@ -279,7 +279,7 @@ class Recorder:
         if isinstance(value, Metric | MetricCollection):
             for stage, record in self.stages.items():
                 for metric_name, metric in record.metrics.items():
-                    if value is metric or value in metric.modules():
+                    if any(value is member for member in metric.modules()):
                         raise LoggedMetricError(
                             f"`self.log({name!r}, ...)` was given metric {metric_name!r} ({type(value).__name__}) of "
                             f"stage {stage!r}, which is already logged and reset each epoch. Remove the call, rename "

@@ -14,7 +14,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 from metric_mixin._declare import declare
 from metric_mixin._errors import ComputeError, KeyCollisionError, UnknownMetricError, UpdateError, closest
 from metric_mixin._keys import check_distinct, expected, flatten
-from metric_mixin._layout import layout_of
+from metric_mixin._layout import inner_metric, layout_of
 
 
 class StageMetrics(MetricCollection):
@@ -86,10 +86,10 @@ class StageMetrics(MetricCollection):
         for key in keys:
             metric = self._modules[key]
             try:
-                metric.update(*args, **metric._filter_kwargs(**kwargs))
+                metric.update(*args, **_accepted(metric, kwargs))
             except Exception as error:
                 raise UpdateError(
-                    f"Metric {_name(key)!r} ({type(metric).__name__}) refused its inputs: {error} "
+                    f"Metric {_name(key)!r} ({type(metric).__name__}) refused its inputs: {str(error).rstrip('.')}. "
                     "What was accumulated since the last reset is void: other metrics may have taken this batch."
                 ) from error
             self._fed[key] = self._fed.get(key, 0) + 1
@@ -97,7 +97,7 @@ class StageMetrics(MetricCollection):
     def _check_keywords(self, keys: Iterable[str], kwargs: dict[str, Any]) -> None:
         taken: set[str] = set()
         for key in keys:
-            taken |= self._modules[key]._filter_kwargs(**kwargs).keys()
+            taken |= _accepted(self._modules[key], kwargs).keys()
         if unknown := sorted(kwargs.keys() - taken):
             raise UnknownMetricError(
                 f"No metric takes the keyword {unknown[0]!r}: expected names that the `update` of one of "
@@ -115,7 +115,7 @@ class StageMetrics(MetricCollection):
         for key in self._modules:
             self._fed[key] = self._fed.get(key, 0) + 1
         members = ((_name(key), metric) for key, metric in self._modules.items())
-        return self._flat((name, metric(*args, **metric._filter_kwargs(**kwargs))) for name, metric in members)
+        return self._flat((name, metric(*args, **_accepted(metric, kwargs))) for name, metric in members)
 
     def _flat(self, values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         entries = [
@@ -224,6 +224,14 @@ class StageMetrics(MetricCollection):
 def _compute(metric: Metric) -> Any:
     """Compute one metric, for a ``ClasswiseWrapper`` the vector behind it, of which its own zip may drop values."""
     return metric.metric.compute() if type(metric) is ClasswiseWrapper else metric.compute()
+
+
+def _accepted(metric: Metric, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that the ``update`` of a metric names; of a wrapper that hands all on, its metric's."""
+    if not kwargs:
+        return kwargs
+    inner = inner_metric(metric)
+    return metric._filter_kwargs(**kwargs) if inner is None else _accepted(inner, kwargs)
 
 
 def _was_updated(metric: Metric) -> bool:

@@ -94,7 +94,7 @@ class Digits(LightningDataModule):
 def parse_args() -> Namespace:
     """Read the options of the command line."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=15, help="epochs at most")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs at most")
     parser.add_argument("--devices", type=int, default=1, help="processes to train on")
     parser.add_argument("--logger", choices=["csv", "tensorboard"], default="csv")
     parser.add_argument("--seed", type=int, default=0)
@@ -115,7 +115,7 @@ def main() -> None:
         max_epochs=args.epochs,
         logger=logger,
         log_every_n_steps=10,
-        callbacks=[best, EarlyStopping(monitor="val/acc", mode="max", patience=5)],
+        callbacks=[best, EarlyStopping(monitor="val/acc", mode="max", patience=8)],
     )
     model, digits = LitDigits(), Digits(seed=args.seed)
     trainer.fit(model, datamodule=digits)
