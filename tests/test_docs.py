@@ -1,0 +1,52 @@
+"""Every Python block of the README and of each page of the docs runs, page by page, as a reader would type it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page, language="python"):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.S | re.M)
+
+
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def is_shown(shown, printed):
+    """Whether the words stand in the output, with numbers that another version of torch may move by a twentieth."""
+    words = [re.escape(part) for part in NUMBER.split(shown)]
+    found = re.search(r"(\d+(?:\.\d+)?)".join(words), printed)
+    numbers = NUMBER.findall(shown)
+    return found is not None and [float(n) for n in found.groups()] == pytest.approx(
+        [float(n) for n in numbers], abs=0.05, rel=0.05
+    )
+
+
+def test_the_comparison_of_output_can_fail():
+    """Control: other words, other numbers or a missing line are found."""
+    assert is_shown("acc 0.97", "loss 1\nacc 0.98\n")
+    assert not any(is_shown(shown, "acc 0.97\n") for shown in ("acc 0.57", "accuracy 0.97", "acc 0.97\nloss 1"))
+
+
+@pytest.mark.filterwarnings("ignore::metric_mixin.MetricMixinWarning")
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
+def test_code_on_a_page_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch, capsys):
+    """The blocks of a page run in one namespace; the output is that of the ``text`` blocks behind them."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for code in blocks(page):
+        exec(compile(code, str(page), "exec"), namespace)
+    printed = capsys.readouterr().out
+    for shown in blocks(page, "text"):
+        assert is_shown(shown.strip(), printed), f"shown:\n{shown}\nprinted:\n{printed[-2000:]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_are_alive(page):
+    """A relative link leads to a file of the repository."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
