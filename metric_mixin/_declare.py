@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.wrappers import MetricTracker
 
 from metric_mixin._errors import DeclarationError, DeclarationTypeError, KeyCollisionError
 from metric_mixin._names import RESERVED, name_fault
@@ -36,7 +37,7 @@ def declare(declared: Any, *more: Any, owner: str = "the declaration") -> dict[s
         ['all/acc', 'f1']
     """
     if more:
-        declared = [declared, *more]
+        declared = [*(declared if isinstance(declared, list | tuple) else [declared]), *more]
     metrics: dict[str, Metric] = {}
     origins: dict[str, str] = {}
     for name, origin, metric in _walk(declared, "", "", owner):
@@ -68,6 +69,11 @@ def _walk(declared: Any, path: str, origin: str, owner: str) -> Iterator[tuple[s
 
 def _members(declared: Any, path: str, origin: str, owner: str) -> Iterator[tuple[str, str, Any]]:
     """Yield name, place and value of each direct member of one level."""
+    if isinstance(declared, MetricTracker):
+        raise DeclarationTypeError(
+            f"{owner} declares a MetricTracker{f' under the name {path!r}' if path else ''}: expected the "
+            "metric itself. Its best value over epochs is logged by `MetricLogging(track_best={KEY: 'auto'})`."
+        )
     if declared is None:
         if path:
             raise DeclarationTypeError(f"{owner} declares None under the name {path!r}: expected {_EXPECTED}.")
@@ -85,7 +91,7 @@ def _members(declared: Any, path: str, origin: str, owner: str) -> Iterator[tupl
             yield _join(path, name), f"{origin}[{name!r}]", value
     elif isinstance(declared, Sequence) and not isinstance(declared, str | bytes):
         for i, value in enumerate(declared):
-            if not isinstance(value, Metric | MetricCollection):
+            if not isinstance(value, Metric | MetricCollection | MetricTracker):
                 raise DeclarationTypeError(
                     f"{owner} returned a sequence whose item {i} is {_kind(value)} {value!r}: expected a Metric or a "
                     "MetricCollection. Metrics with names go into a mapping."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.classification import MultilabelConfusionMatrix
 
 from metric_mixin._errors import MissingDependencyError
 
@@ -43,12 +44,27 @@ def draw(metric: Metric, value: Any, title: str, labels: Sequence[str] | None = 
     side = min(max(6.0, 2.0 + 0.4 * count), 40.0)
     figure = Figure(figsize=(side, side * 0.85), layout="constrained")
     FigureCanvasAgg(figure)
-    options: dict[str, Any] = {"ax": figure.subplots()}
+    options: dict[str, Any] = {"ax": _axes(figure, metric, value)}
     if labels is not None and "labels" in inspect.signature(metric.plot).parameters:
         options["labels"] = list(labels)
     metric.plot(value, **options)
     figure.suptitle(title)
     return figure
+
+
+def _axes(figure: Figure, metric: Metric, value: Any) -> Any:
+    """One pair of axes, or, for a matrix a label, as many as it has labels, the way torchmetrics lays them out."""
+    if not isinstance(metric, MultilabelConfusionMatrix) or len(value) == 1:
+        return figure.subplots()
+    import numpy as np
+    from torchmetrics.utilities.plot import _get_col_row_split
+
+    class Grid(np.ndarray):  # torchmetrics asks the axes that it is given for their figure, several like one
+        def get_figure(self) -> Figure:
+            return figure
+
+    rows, columns = _get_col_row_split(len(value))
+    return figure.subplots(nrows=rows, ncols=columns).view(Grid)
 
 
 def write(trainer: Any, key: str, figure: Figure, step: int) -> Path | None:
@@ -75,6 +91,13 @@ def log_folder(trainer: Any) -> Path:
 
 
 def _as_path(key: str) -> Path:
-    """A key as a relative path below the folder it is put in, whatever characters it has."""
-    parts = [part for part in key.split("/") if part not in ("", ".", "..")]
-    return Path(*("".join(c if c.isalnum() or c in "-_.@+= " else "_" for c in part) for part in parts))
+    """A key as a relative path below the folder it is put in; two keys never have one path.
+
+    Characters that some file system refuses, and parts of dots alone, are written as ``%`` and their code.
+    """
+
+    def safe(part: str) -> str:
+        keep = "-_.@+= " if part.strip(".") else ""
+        return "".join(c if c.isalnum() or c in keep else f"%{ord(c):02X}" for c in part)
+
+    return Path(*(safe(part) for part in key.split("/") if part))

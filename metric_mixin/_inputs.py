@@ -30,24 +30,33 @@ def is_pair(batch: Any) -> bool:
 
 
 def count_rows(target: Any, batch: Any) -> int:
-    """Return the number of rows of a batch, from its target, or, where that has none, from the batch.
+    """Return the number of rows of a batch, from its target, or, where that has none, from the inputs or the batch.
 
-    A tensor has as many rows as its first dimension (a 0-d one is one row), a list or tuple as many as it has items,
-    unless the items are tensors, which may be several targets of one batch as well as one target a row: then the
-    inputs decide. A mapping has the rows that all its values agree on.
+    A tensor has as many rows as its first dimension (a 0-d one is one row), a mapping the rows that all its values
+    agree on, a list or tuple of anything but tensors as many as it has items. Of one of tensors nobody knows
+    whether it is several targets or one target a row: it has the rows that all tensors, those of the inputs included,
+    agree on, else as many as the inputs have items too.
 
     Raises:
         BatchError: There is nothing to count; the message names ``batch_weight``.
     """
-    inputs = batch[0] if is_pair(batch) else None
-    ambiguous = isinstance(target, list | tuple) and any(isinstance(item, Tensor) for item in target)
-    for value in (inputs, target, batch) if ambiguous else (target, inputs, batch):
-        if (rows := _rows(value)) is not None:
-            return rows
-    raise BatchError(
-        f"Cannot count the rows of a batch with target {describe(target)}. Override "
-        "`batch_weight(self, target, batch)` to return the number of rows, as an int or a 0-d tensor."
-    )
+    pair = is_pair(batch)
+    inputs = batch[0] if pair else None
+    rows = _rows(target)
+    if rows is None and _of_tensors(target):
+        rows = _rows_of_tensors(target, inputs)
+    if rows is None:
+        rows = _rows(inputs)
+    if rows is None and not pair:
+        rows = (
+            _rows_of_tensors(batch, None) if _of_tensors(batch) else None if isinstance(batch, tuple) else _rows(batch)
+        )
+    if rows is None:
+        raise BatchError(
+            f"Cannot count the rows of a batch with target {describe(target)}. Override "
+            "`batch_weight(self, target, batch)` to return the number of rows, as an int or a 0-d tensor."
+        )
+    return rows
 
 
 def _rows(value: Any) -> int | None:
@@ -56,9 +65,24 @@ def _rows(value: Any) -> int | None:
     if isinstance(value, Mapping):
         counts = {_rows(part) for part in value.values() if isinstance(part, Tensor | list | tuple)}
         return counts.pop() if len(counts) == 1 else None
-    if isinstance(value, str | bytes):
+    if isinstance(value, str | bytes) or _of_tensors(value):
         return None
     return len(value) if isinstance(value, Sized) else None
+
+
+def _of_tensors(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value)
+
+
+def _rows_of_tensors(target: Sequence[Any], inputs: Any) -> int | None:
+    """Rows of several tensors that are either the parts of a batch or its rows."""
+    parts = [*target, *(inputs if _of_tensors(inputs) else [inputs])]
+    counts = {_rows(part) for part in parts if isinstance(part, Tensor)}
+    if len(counts) == 1:
+        return counts.pop()
+    if isinstance(inputs, Tensor):
+        return _rows(inputs)
+    return len(target) if _of_tensors(inputs) and len(inputs) == len(target) else None
 
 
 def checked_weight(weight: Any) -> int | float | Tensor:

@@ -121,7 +121,7 @@ def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | Non
         yield Entry(metric, path, None, None)
 
 
-def _labels(metric: str, layout: PerLabel, count: int, names: Sequence[str] | None) -> Iterator[str]:
+def _labels(metric: str, layout: PerLabel, count: int, names: Sequence[str] | None) -> Sequence[str]:
     """The name of each of ``count`` values, from the metric's own labels, the given names, or the indices."""
     labels = layout.labels
     if labels is None and names is not None:
@@ -138,13 +138,18 @@ def _labels(metric: str, layout: PerLabel, count: int, names: Sequence[str] | No
             f"Metric {metric!r} has {count} {_PLURAL[layout.of]}, but its `labels` are {len(labels)}: "
             f"{listed(labels)}. Give one label for each, in order."
         )
+    return _checked(metric, [f"{layout.prefix}{label}{layout.postfix}" for label in labels])
+
+
+def _checked(metric: str, labels: Sequence[str]) -> Sequence[str]:
+    """The labels of one metric, each legal and no two alike."""
     for label in labels:
         if fault := name_fault(label):
             raise ClassNamesError(f"Metric {metric!r} has the label {label!r}, which {fault}.")
     if len(set(labels)) < len(labels):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         raise ClassNamesError(f"Metric {metric!r} has the label {listed(twice)} more than once.")
-    return (layout.template.format(label) for label in labels)
+    return labels
 
 
 _PLURAL = {"class": "classes", "output": "outputs"}
@@ -155,6 +160,7 @@ def _per_class_seen(
 ) -> Iterator[Entry]:
     """Mean average precision: entries with one number for each class seen, named by that class."""
     classes = torch.as_tensor(value.get("classes", ())).reshape(-1).int().tolist()
+    labels = _checked(metric, [_class_name(metric, index, names) for index in classes])
     for key, part in value.items():
         whole = Entry(metric, f"{path}/{key}", None, part, is_scalar=False)
         values = _vector(part) if key in layout.per_class else None
@@ -163,8 +169,8 @@ def _per_class_seen(
         elif values is None or len(values) != len(classes):
             yield whole
         else:
-            for index, one in zip(classes, values, strict=True):
-                yield Entry(metric, f"{path}/{key}", _class_name(metric, index, names), one)
+            for label, one in zip(labels, values, strict=True):
+                yield Entry(metric, f"{path}/{key}", label, one)
 
 
 def _class_name(metric: str, index: int, names: Sequence[str] | None) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection, regression, retrieval
+from torchmetrics import classification as c
 from torchmetrics.aggregation import BaseAggregator, CatMetric
 from torchmetrics.detection.mean_ap import MeanAveragePrecision
 from torchmetrics.wrappers import (
@@ -21,8 +22,23 @@ from torchmetrics.wrappers import (
     MultitaskWrapper,
     Running,
 )
+from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 _NONE = (None, "none")
+
+_ARRAYS = frozenset(
+    cls.compute
+    for cls in (
+        CatMetric,
+        *(getattr(c, f"{task}{kind}") for task in ("Binary", "Multiclass", "Multilabel") for kind in (
+            "ConfusionMatrix", "StatScores", "PrecisionRecallCurve", "ROC", "PrecisionAtFixedRecall",
+            "RecallAtFixedPrecision", "SensitivityAtSpecificity", "SpecificityAtSensitivity",
+        )),
+        retrieval.RetrievalPrecisionRecallCurve,
+        retrieval.RetrievalRecallAtFixedPrecision,
+    )
+)  # fmt: skip
+"""``compute`` of the classes that always return a matrix, a curve, a tuple or one value for each row."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +62,16 @@ class PerLabel:
         of: What the values stand for.
         first: Index of the class that the first value belongs to: 1 where the background is left out.
         labels: Names that the metric itself carries, already without a background that it leaves out.
-        template: How a name is written, with ``{}`` for it.
+        prefix: Put before each name.
+        postfix: Put behind each name.
     """
 
     size: int | None
     of: str = "class"
     first: int = 0
     labels: tuple[str, ...] | None = None
-    template: str = "{}"
+    prefix: str = ""
+    postfix: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,14 +113,14 @@ def layout_of(metric: Any) -> Layout:
     if isinstance(metric, BootStrapper):
         one = layout_of(metric.metrics[0])
         wanted = {"mean": metric.mean, "std": metric.std, "quantile": metric.quantile is not None, "raw": metric.raw}
-        vector = metric.quantile is not None and getattr(metric.quantile, "ndim", 0) > 0
-        shapes: dict[str, Layout] = {"raw": Array(), "quantile": Array() if vector else one}
+        over_all = Array() if getattr(metric.quantile, "ndim", 0) else Scalar()
+        shapes: dict[str, Layout] = {"raw": Array(), "quantile": over_all}
         return Fields({key: shapes.get(key, one) for key, on in wanted.items() if on})
     if isinstance(metric, MultioutputWrapper):
         one = layout_of(metric.metrics[0])
         return PerLabel(len(metric.metrics), of="output") if isinstance(one, Scalar) else Array()
-    if isinstance(metric, Running):
-        return layout_of(metric.base_metric)
+    if isinstance(metric, Running | MetricInputTransformer):
+        return layout_of(inner_metric(metric))
     if isinstance(metric, MeanAveragePrecision):
         return _mean_average_precision(metric)
     return _plain(metric)
@@ -127,7 +145,8 @@ def is_aggregator(metric: Metric) -> bool:
 def _plain(metric: Metric) -> Layout:
     per_row = getattr(metric, "multidim_average", None) == "samplewise"
     per_row = per_row or getattr(metric, "reduction", "mean") in _NONE
-    if isinstance(metric, CatMetric) or per_row:
+    per_row = per_row or getattr(metric, "keep_sequence_dim", None) is not None
+    if per_row or type(metric).compute in _ARRAYS:
         return Array()
     if (count := _per_class(metric)) is not None:
         size, first = count
@@ -135,7 +154,8 @@ def _plain(metric: Metric) -> Layout:
     outputs = getattr(metric, "num_outputs", None)
     if getattr(metric, "multioutput", None) == "raw_values":
         return PerLabel(outputs if isinstance(outputs, int) else None, of="output")
-    if isinstance(outputs, int) and outputs > 1 and not hasattr(metric, "multioutput"):
+    averaged = hasattr(metric, "multioutput") or isinstance(metric, regression.RelativeSquaredError)
+    if isinstance(outputs, int) and outputs > 1 and not averaged:
         return PerLabel(outputs, of="output")
     return Scalar(known=type(metric).__module__.startswith("torchmetrics."))
 
@@ -148,12 +168,14 @@ def _per_class(metric: Metric) -> tuple[int | None, int] | None:
         classes = getattr(metric, "num_labels", missing)
     if classes is missing:
         return None
+    average = getattr(metric, "average2", getattr(metric, "average", missing))  # LogAUC hides its own behind a base's
     wanted = (
-        getattr(metric, "average", missing) in _NONE
+        average in _NONE
         or getattr(metric, "per_class", False) is True
         or getattr(metric, "multiclass_mode", None) == "one-vs-all"
+        or isinstance(metric, c.MultilabelEER)
     )
-    if not wanted or "StatScores" in type(metric).__name__:
+    if not wanted:
         return None
     first = 0 if getattr(metric, "include_background", True) else 1
     return (int(classes) - first if isinstance(classes, int) and classes > 0 else None), first
@@ -165,8 +187,7 @@ def _classwise(metric: ClasswiseWrapper) -> Layout:
     labels = None if metric.labels is None else tuple(metric.labels)
     if labels is not None and size is not None and len(labels) == size + first:
         labels = labels[first:]
-    template = f"{metric._prefix or ''}{{}}{metric._postfix or ''}"
-    return PerLabel(size, of=of, first=first, labels=labels, template=template)
+    return PerLabel(size, of, first, labels, prefix=metric._prefix or "", postfix=metric._postfix or "")
 
 
 def _mean_average_precision(metric: MeanAveragePrecision) -> Layout:

@@ -65,7 +65,7 @@ class MetricLogging:
     @classmethod
     def default(cls, option: str) -> Any:
         """The default of ``option``, to tell what the user set from what stood there."""
-        return next(f.default for f in fields(cls) if f.name == option)
+        return getattr(cls(), option)
 
 
 def options_of(module: Any) -> MetricLogging:
@@ -108,9 +108,15 @@ def _class_names(option: str, value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        patterns = _strings(option, list(value))
-        return {pattern: _class_names(option, value[pattern]) for pattern in patterns if value[pattern] is not None}
+        return {pattern: _names(option, value[pattern]) for pattern in _strings(option, list(value)) if value[pattern]}
+    return _names(option, value)
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
     names = _strings(option, value)
+    for name in names:
+        if fault := name_fault(name):
+            raise _wrong(option, value, f"names of classes; {name!r} {fault}")
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise _wrong(option, value, f"a name of its own for each class; {listed(twice)} occurs twice")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.wrappers import ClasswiseWrapper
+from torchmetrics.wrappers import ClasswiseWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
 
 from metric_mixin._declare import declare
@@ -56,7 +56,12 @@ class StageMetrics(MetricCollection):
         for name, metric in declare(metrics, *additional_metrics, owner=type(self).__name__).items():
             if _store(name) in self._modules:
                 raise KeyCollisionError(f"{type(self).__name__} already has a metric named {name!r}.")
-            self[name] = metric
+            self[name] = metric.clone() if any(metric is other for other in self._modules.values()) else metric
+        check_distinct(
+            (entry.name, f"metric {name!r}")
+            for name in self.names()
+            for entry in expected(name, layout_of(self._member(name)))
+        )
 
     def names(self) -> list[str]:
         """Names of the metrics in the order of the declaration, without prefix and postfix."""
@@ -81,18 +86,26 @@ class StageMetrics(MetricCollection):
             UpdateError: A metric refused its inputs; the message names it.
         """
         keys = list(self._modules) if names is None else [self._key(name) for name in names]
+        for _ in self._feed(keys, _update, args, kwargs):
+            pass
+
+    def _feed(
+        self, keys: Collection[str], feed: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """Hand the inputs to each metric by ``feed`` and yield its name and what that returned."""
         if kwargs:
             self._check_keywords(keys, kwargs)
         for key in keys:
             metric = self._modules[key]
             try:
-                metric.update(*args, **_accepted(metric, kwargs))
+                value = feed(metric, *args, **_accepted(metric, kwargs))
             except Exception as error:
                 raise UpdateError(
                     f"Metric {_name(key)!r} ({type(metric).__name__}) refused its inputs: {str(error).rstrip('.')}. "
                     "What was accumulated since the last reset is void: other metrics may have taken this batch."
                 ) from error
             self._fed[key] = self._fed.get(key, 0) + 1
+            yield _name(key), value
 
     def _check_keywords(self, keys: Iterable[str], kwargs: dict[str, Any]) -> None:
         taken: set[str] = set()
@@ -112,10 +125,7 @@ class StageMetrics(MetricCollection):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Update with a batch and return that batch's values, keys as in ``compute``; costs a second update."""
-        for key in self._modules:
-            self._fed[key] = self._fed.get(key, 0) + 1
-        members = ((_name(key), metric) for key, metric in self._modules.items())
-        return self._flat((name, metric(*args, **_accepted(metric, kwargs))) for name, metric in members)
+        return self._flat(self._feed(list(self._modules), Metric.__call__, args, kwargs))
 
     def _flat(self, values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         entries = [
@@ -197,13 +207,16 @@ class StageMetrics(MetricCollection):
     def __setitem__(self, key: str, module: torch.nn.Module) -> None:
         device = next((metric.device for metric in self._modules.values()), None)
         super().__setitem__(_store(key), module if device is None else module.to(device))
+        self._fed.pop(_store(key), None)
 
     def __getitem__(self, key: str, copy_state: bool = True) -> Metric:
         self._compute_groups_create_state_ref(copy_state)
         return self._member(_name(self._base_key(key)))
 
     def __delitem__(self, key: str) -> None:
-        super().__delitem__(self._base_key(key))
+        key = self._key(_name(self._base_key(key)))
+        super().__delitem__(key)
+        self._fed.pop(key, None)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._base_key(key) in self._modules
@@ -226,6 +239,10 @@ def _compute(metric: Metric) -> Any:
     return metric.metric.compute() if type(metric) is ClasswiseWrapper else metric.compute()
 
 
+def _update(metric: Metric, *args: Any, **kwargs: Any) -> None:
+    metric.update(*args, **kwargs)
+
+
 def _accepted(metric: Metric, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments that the ``update`` of a metric names; of a wrapper that hands all on, its metric's."""
     if not kwargs:
@@ -235,6 +252,9 @@ def _accepted(metric: Metric, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _was_updated(metric: Metric) -> bool:
+    """Whether a metric, or one that it wraps, was updated since its reset, by whomever."""
+    if isinstance(metric, Running):  # which resets the metric it wraps after each update
+        return metric._num_vals_seen > 0
     members = (m for m in metric.modules() if isinstance(m, Metric) and not isinstance(m, WrapperMetric))
     return any(member.update_called for member in members)
 

@@ -187,8 +187,8 @@ def test_only_rank_zero_writes_and_a_dry_run_writes_nothing(options, tmp_path):
         ("val/iou@0.5", "val/iou@0.5"),
         ("val/c++ a=b_c-d", "val/c++ a=b_c-d"),
         ("val/Bär", "val/Bär"),
-        ("../../etc/x", "etc/x"),
-        ("/abs/./x", "abs/x"),
+        ("../../etc/x", "%2E%2E/%2E%2E/etc/x"),
+        ("/abs/./x", "abs/%2E/x"),
     ],
     ids=["plain", "dots", "punctuation", "letters", "outside", "absolute"],
 )

@@ -1,5 +1,6 @@
 """What a step hands over becomes what metrics and the loss take."""
 
+import contextlib
 from collections import OrderedDict, namedtuple
 
 import pytest
@@ -107,6 +108,13 @@ def test_rows_that_cannot_be_counted_are_an_error_that_names_batch_weight(target
         count_rows(target, batch)
     assert f"target {came}" in str(caught.value)
     assert "`batch_weight(self, target, batch)`" in str(caught.value)
+
+
+@pytest.mark.parametrize("batch", [(X, Y, Y), [X, Y, Y, Y], Pair(object(), object())], ids=["three", "four", "objects"])
+def test_the_parts_of_a_batch_are_not_taken_for_its_rows(batch):
+    """A batch of several parts and no target has the 5 rows of its tensors, if any number, never that of its parts."""
+    with contextlib.suppress(BatchError):
+        assert count_rows(None, batch) == 5
 
 
 @pytest.mark.parametrize("weight", [0, 3, 2.5, tensor(3), tensor(2.5), tensor(0)], ids=repr)

@@ -67,19 +67,19 @@ def test_a_nested_value_has_one_entry_a_leaf(value):
     first=st.integers(0, 1),
     named=st.booleans(),
     sized=st.booleans(),
-    template=st.sampled_from(["{}", "p-{}", "{}_q", "p.{}.q"]),
+    affixes=st.sampled_from([("", ""), ("p-", ""), ("", "_q"), ("p.", ".q")]),
     squeezed=st.booleans(),
 )
 @settings(deadline=None, max_examples=100)
-def test_per_label_values_have_the_label_at_their_own_place(count, first, named, sized, template, squeezed):
+def test_per_label_values_have_the_label_at_their_own_place(count, first, named, sized, affixes, squeezed):
     """The i-th value has the i-th label, whether there are names, a background that is left out, or one value only."""
     names = [f"n{i}" for i in range(count + first)] if named else None
-    layout = PerLabel(count if sized else None, first=first, template=template)
+    layout = PerLabel(count if sized else None, first=first, prefix=affixes[0], postfix=affixes[1])
     numbers = np.arange(count) / 8
     value = tensor(numbers[0]) if squeezed and count == 1 else torch.from_numpy(numbers)
     entries = flatten("m", layout, value, names)
     labels = [f"n{i}" if named else str(i) for i in range(first, count + first)]
-    wanted = ["m/" + template.replace("{}", label) for label in labels]
+    wanted = [f"m/{affixes[0]}{label}{affixes[1]}" for label in labels]
     assert [entry.name for entry in entries] == wanted
     assert [entry.value.item() for entry in entries] == numbers.tolist()
     assert {entry.path for entry in entries} == {"m"}
@@ -162,9 +162,11 @@ def test_dtypes_are_kept():
     assert dtypes == [torch.int64, torch.float64, torch.float16, torch.float16]
 
 
-@pytest.mark.parametrize(
-    "use", [expected, lambda m, l, n: flatten(m, l, torch.rand(l.size), n)], ids=["expected", "flatten"]
-)
+def flattened(metric, layout, names):
+    return flatten(metric, layout, torch.rand(layout.size), names)
+
+
+@pytest.mark.parametrize("use", [expected, flattened])
 @pytest.mark.parametrize(
     ("layout", "names", "parts"),
     [
@@ -177,7 +179,7 @@ def test_dtypes_are_kept():
         (PerLabel(2), ["a", "b//c"], ["label 'b//c'", "empty part"]),
         (PerLabel(2), ["a", ""], ["label ''", "is empty"]),
         (PerLabel(2, labels=("a", " b")), None, ["label ' b'", "a space"]),
-        (PerLabel(2, template="/{}"), None, ["'/0'", "empty part"]),
+        (PerLabel(2, prefix="/", postfix=""), None, ["'/0'", "empty part"]),
         (PerLabel(3), ["a", "b", "a"], ["label 'a'", "more than once"]),
         (PerLabel(3, labels=("b", "b", "a")), None, ["label 'b'", "more than once"]),
     ],

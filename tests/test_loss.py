@@ -90,7 +90,7 @@ def test_reset_forgets_the_epoch():
 
 
 def test_states_of_two_processes_merge_by_summing():
-    """Every state is reduced by a sum, so that ranks with other numbers of rows merge exactly; states are no weights."""
+    """Every state is reduced by a sum, so that ranks with other numbers of rows merge exactly; none is saved."""
     loss = fed((1.0, 4))
     assert {reduction.__name__ for reduction in loss._reductions.values()} == {"dim_zero_sum"}
     assert loss.state_dict() == {}

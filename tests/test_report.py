@@ -20,7 +20,7 @@ REPORT = MetricReport(
 
 
 def test_the_text_is_one_aligned_table_of_scalars_and_one_of_classes():
-    """A row each scalar; classes down, metrics across, in order of appearance; a missing value leaves its cell empty."""
+    """A row each scalar; classes down, metrics across, in order of appearance; what is missing is empty."""
     assert str(REPORT) == (
         "val, epoch 3, step 120\n"
         "\n"
@@ -95,7 +95,7 @@ def test_numbers_are_short_and_lose_no_magnitude(value, shown):
 def test_the_text_keeps_to_80_columns_and_loses_no_metric(metrics, labels):
     """A table with many metrics is cut between columns; every metric and class is still there."""
     report = MetricReport("val", 0, 0, [], [(metric, label, 0.5) for metric in metrics for label in labels])
-    title, *tables = str(report).split("\n\n")
+    _, *tables = str(report).split("\n\n")
     assert max(map(len, str(report).splitlines())) <= 80
     assert [name for table in tables for name in table.splitlines()[0].split()[1:]] == metrics
     assert all([line.split()[0] for line in table.splitlines()[1:]] == labels for table in tables)

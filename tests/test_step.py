@@ -217,7 +217,7 @@ def test_two_metrics_with_one_key():
     """Keys of different metrics that meet are an error that names both, at the declaration."""
     each = ClasswiseWrapper(accuracy(average=None), labels=["a", "b", "c"])
     module = with_metrics({"x": each, "x/b": accuracy()})
-    with pytest.raises(KeyCollisionError, match=r"'val/x/b': metric 'x' of stage 'val' \('x/b'\) and metric 'x/b'"):
+    with pytest.raises(KeyCollisionError, match=r"'x/b': metric 'x' and metric 'x/b'. Rename"):
         _ = module.val_metrics
 
 

@@ -1,0 +1,142 @@
+"""Metrics by name -> those that provably keep one state, by class and settings, never by values; pure.
+
+torchmetrics merges metrics whose states happen to be equal after a first batch, and keeps them merged:
+``BinaryAccuracy(0.5)`` and ``BinaryAccuracy(0.9)`` then report each other's numbers (torchmetrics#2596). Here a
+metric joins another only where the very function that updates it is one that was read, and every setting which that
+function reads is equal.
+
+Sources: ``update`` and ``add_state`` of each class below, read at torchmetrics 1.9.0 and, at the lowest supported
+version, 1.7.0. A sweep over settings in the tests compares with ``MetricCollection(compute_groups=False)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric, clustering, regression, retrieval
+from torchmetrics import classification as c
+from torchmetrics.retrieval.base import RetrievalMetric
+from torchmetrics.wrappers import ClasswiseWrapper
+
+_COMMON = (
+    "compute_on_cpu",
+    "dist_sync_on_step",
+    "process_group",
+    "dist_sync_fn",
+    "distributed_available_fn",
+    "sync_on_compute",
+    "compute_with_cache",
+)
+"""Settings of every metric that decide when and how its state is updated or exchanged."""
+
+_STATES: tuple[tuple[tuple[type, ...], tuple[str, ...]], ...] = (
+    ((c.BinaryStatScores,), ("threshold", "multidim_average", "ignore_index", "validate_args")),
+    (
+        (c.MulticlassStatScores,),
+        ("num_classes", "top_k", "micro average", "multidim_average", "ignore_index", "validate_args"),
+    ),
+    (
+        (c.MultilabelStatScores,),
+        ("num_labels", "threshold", "multidim_average", "ignore_index", "validate_args"),
+    ),
+    ((c.BinaryConfusionMatrix,), ("threshold", "ignore_index", "validate_args")),
+    ((c.MulticlassConfusionMatrix,), ("num_classes", "ignore_index", "validate_args")),
+    ((c.MultilabelConfusionMatrix,), ("num_labels", "threshold", "ignore_index", "validate_args")),
+    ((c.BinaryPrecisionRecallCurve,), ("thresholds", "ignore_index", "validate_args")),
+    (
+        (c.MulticlassPrecisionRecallCurve,),
+        ("num_classes", "thresholds", "micro average", "ignore_index", "validate_args"),
+    ),
+    ((c.MultilabelPrecisionRecallCurve,), ("num_labels", "thresholds", "ignore_index", "validate_args")),
+    ((regression.MeanSquaredError,), ("num_outputs",)),
+    ((regression.MeanAbsoluteError,), ("num_outputs",)),
+    ((regression.PearsonCorrCoef,), ("num_outputs",)),
+    ((regression.R2Score,), ()),
+    ((regression.ExplainedVariance,), ()),
+    ((RetrievalMetric,), ("ignore_index", "allow_non_binary_target")),
+    ((retrieval.RetrievalPrecisionRecallCurve,), ("ignore_index", "allow_non_binary_target")),
+    (
+        (
+            clustering.AdjustedRandScore,
+            clustering.FowlkesMallowsIndex,
+            clustering.HomogeneityScore,
+            clustering.CompletenessScore,
+            clustering.VMeasureScore,
+            clustering.MutualInfoScore,
+            clustering.RandScore,
+        ),
+        (),
+    ),
+    ((clustering.CalinskiHarabaszScore, clustering.DaviesBouldinScore, clustering.DunnIndex), ()),
+)
+"""Classes whose ``update`` keeps one kind of state, and every setting that this ``update`` or the state depends on."""
+
+_UPDATES: dict[Any, tuple[int, tuple[str, ...]]] = {
+    cls.__dict__["update"]: (family, settings) for family, (classes, settings) in enumerate(_STATES) for cls in classes
+}
+
+_HARMLESS = frozenset({"__init__", "compute", "plot", "higher_is_better", "is_differentiable", "full_state_update"})
+
+
+def safe_groups(metrics: Mapping[str, Metric]) -> list[list[str]]:
+    """Return the names of ``metrics`` in groups that may share one state and one update.
+
+    Each name is in one group; groups and names stand in the order given. A ``ClasswiseWrapper`` counts as the metric
+    it wraps. Unknown classes, subclasses that change how a state is kept, and settings that cannot be read stand alone.
+
+    Example:
+        >>> from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
+        >>> safe_groups({"a": BinaryAccuracy(0.5), "b": BinaryAccuracy(0.9), "f": BinaryF1Score(0.5)})
+        [['a', 'f'], ['b']]
+    """
+    groups: dict[Hashable, list[str]] = {}
+    for name, metric in metrics.items():
+        groups.setdefault(_state_key(keeper(metric)) or name, []).append(name)
+    return list(groups.values())
+
+
+def keeper(metric: Metric) -> Metric:
+    """Return the metric that keeps the state: of a ``ClasswiseWrapper`` the wrapped one."""
+    return keeper(metric.metric) if type(metric) is ClasswiseWrapper else metric
+
+
+def _state_key(metric: Metric) -> Hashable | None:
+    """Everything that the state of ``metric`` depends on, or ``None`` where that is not known."""
+    update = getattr(getattr(metric.update, "__wrapped__", None), "__func__", None)
+    if update not in _UPDATES or not _plain_subclass(type(metric)):
+        return None
+    family, settings = _UPDATES[update]
+    try:
+        values = tuple(_setting(metric, name) for name in (*settings, *_COMMON))
+        states = tuple((name, _readable(default)) for name, default in metric._defaults.items())
+        key = (family, values, states, metric.dtype, metric.device)
+        hash(key)
+    except (AttributeError, TypeError):
+        return None
+    return key
+
+
+def _setting(metric: Metric, name: str) -> Hashable:
+    if name == "micro average":
+        return getattr(metric, "average", None) == "micro"
+    return _readable(getattr(metric, name))
+
+
+def _readable(value: Any) -> Hashable:
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape), tuple(value.flatten().tolist())
+    return "list" if isinstance(value, list) and not value else value
+
+
+def _plain_subclass(cls: type) -> bool:
+    """Whether every class of somebody's own on the way changes nothing but what happens after the update."""
+    own = [
+        base for base in cls.__mro__ if not base.__module__.startswith(("torchmetrics.", "torch.", "builtins", "abc"))
+    ]
+    return all(
+        name in _HARMLESS or name.startswith("plot_") or (name.startswith("__") and name != "__setattr__")
+        for base in own
+        for name in vars(base)
+    )
