@@ -6,7 +6,7 @@ from typing import Any
 
 from metric_mixin import _figures
 from metric_mixin._errors import MissingDependencyError, NoResultError
-from metric_mixin._inputs import detached
+from metric_mixin._inputs import mapped
 from metric_mixin._keys import Entry
 from metric_mixin._log import Log, log_epoch
 from metric_mixin._options import matches, options_of
@@ -56,7 +56,7 @@ def finish(module: Any, log: Log, stage: Stage, *, early: bool = False) -> None:
 
 def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> None:
     recorder = module._metric_recorder
-    values = {key: detached(entry.value, to_cpu=True) for key, entry in keyed.items()}
+    values = {key: mapped(lambda t: t.detach().cpu(), entry.value) for key, entry in keyed.items()}
     recorder.results[stage] = values
     recorder.reports[stage] = _report(trainer, module, stage, keyed, values)
     _say_arrays(module, stage, keyed)

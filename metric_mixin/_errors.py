@@ -65,6 +65,18 @@ class UpdateError(MetricMixinError, RuntimeError):
     """A metric refused its inputs."""
 
 
+class LabelRangeError(MetricMixinError, ValueError):
+    """A label is none of the classes of a metric."""
+
+
+class LoaderNamesError(MetricMixinError, ValueError):
+    """There are more or fewer names of dataloaders than dataloaders."""
+
+
+class ResumeError(MetricMixinError, ValueError):
+    """The entry of a checkpoint is damaged, or was not made by this package."""
+
+
 class ComputeError(MetricMixinError, RuntimeError):
     """A metric failed to compute its value."""
 

@@ -110,10 +110,10 @@ def _state_key(metric: Metric) -> Hashable | None:
     family, settings = _UPDATES[update]
     try:
         values = tuple(_setting(metric, name) for name in (*settings, *_COMMON))
-        states = tuple((name, _readable(default)) for name, default in metric._defaults.items())
+        states = tuple((name, _form(default)) for name, default in metric._defaults.items())
         key = (family, values, states, metric.dtype, metric.device)
         hash(key)
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, NotImplementedError):
         return None
     return key
 
@@ -124,10 +124,14 @@ def _setting(metric: Metric, name: str) -> Hashable:
     return _readable(getattr(metric, name))
 
 
+def _form(default: Any) -> Hashable:
+    return (default.dtype, tuple(default.shape)) if isinstance(default, Tensor) else type(default)
+
+
 def _readable(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return value.dtype, tuple(value.shape), tuple(value.flatten().tolist())
-    return "list" if isinstance(value, list) and not value else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain_subclass(cls: type) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metric_mixin._errors import BatchError
@@ -34,8 +36,8 @@ def count_rows(target: Any, batch: Any) -> int:
 
     A tensor has as many rows as its first dimension (a 0-d one is one row), a mapping the rows that all its values
     agree on, a list or tuple of anything but tensors as many as it has items. Of one of tensors nobody knows
-    whether it is several targets or one target a row: it has the rows that all tensors, those of the inputs included,
-    agree on, else as many as the inputs have items too.
+    whether it is several targets or one target a row: it has the rows of the inputs, or those that all its tensors
+    agree on; where both readings are possible and differ, it is an error.
 
     Raises:
         BatchError: There is nothing to count; the message names ``batch_weight``.
@@ -75,14 +77,15 @@ def _of_tensors(value: Any) -> bool:
 
 
 def _rows_of_tensors(target: Sequence[Any], inputs: Any) -> int | None:
-    """Rows of several tensors that are either the parts of a batch or its rows."""
-    parts = [*target, *(inputs if _of_tensors(inputs) else [inputs])]
-    counts = {_rows(part) for part in parts if isinstance(part, Tensor)}
-    if len(counts) == 1:
-        return counts.pop()
+    """Rows of several tensors that are either the parts of a batch or its rows; ``None`` where both may be."""
     if isinstance(inputs, Tensor):
         return _rows(inputs)
-    return len(target) if _of_tensors(inputs) and len(inputs) == len(target) else None
+    parts = [*target, *(inputs if _of_tensors(inputs) else [])]
+    counts = {_rows(part) for part in parts if isinstance(part, Tensor)}
+    if _of_tensors(inputs) and len(inputs) == len(target):
+        counts.add(len(target))  # as many inputs as targets: each may be a row
+        return counts.pop() if len(counts) == 1 else len(target) if len(counts) > 2 else None
+    return counts.pop() if len(counts) == 1 else None
 
 
 def checked_weight(weight: Any) -> int | float | Tensor:
@@ -104,16 +107,57 @@ def checked_loss(loss: Any) -> Tensor:
     )
 
 
-def detached(value: Any, to_cpu: bool = False) -> Any:
-    """Return ``value`` with every tensor in its tuples, lists and dicts detached, so that no graph is kept."""
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def prepared(value: Any, dtype: torch.dtype) -> Any:
+    """Return inputs as metrics accumulate them: no graph is kept, and half precision becomes ``dtype``.
+
+    Tuples, lists and dicts are followed; other values, and tensors of other dtypes, stay as they are.
+    """
+
+    def one(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        return tensor.to(dtype) if tensor.dtype in _HALF else tensor
+
+    return mapped(one, value)
+
+
+def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Apply ``function`` to every tensor in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
-        return value.detach().cpu() if to_cpu else value.detach()
+        return function(value)
     if isinstance(value, tuple | list):
-        parts = [detached(part, to_cpu) for part in value]
+        parts = [mapped(function, part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {key: detached(part, to_cpu) for key, part in value.items()}
+        return {key: mapped(function, part) for key, part in value.items()}
     return value
+
+
+def first_device(values: Iterable[Any]) -> torch.device | None:
+    """Return the device of the first tensor among ``values``."""
+    return next((value.device for value in values if isinstance(value, Tensor)), None)
+
+
+@contextmanager
+def exact_numerics(dtype: torch.dtype) -> Iterator[None]:
+    """Accumulate and compute in full precision: no autocast, and no half precision as torch's default dtype.
+
+    Lightning's ``*-true`` plugins make a half precision the default dtype during a step, its ``*-mixed`` ones autocast.
+    """
+    default = torch.get_default_dtype()
+    casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    if default not in _HALF and not casting:
+        yield
+        return
+    with ExitStack() as stack:
+        for kind in casting:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if default in _HALF:
+            torch.set_default_dtype(dtype)
+            stack.callback(torch.set_default_dtype, default)
+        yield
 
 
 def describe(value: Any) -> str:

@@ -26,6 +26,9 @@ from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 _NONE = (None, "none")
 
+_DICTS = frozenset({"BinaryFairness", "BinaryGroupStatRates", "SQuAD", "ROUGEScore", "BERTScore"})
+"""Classes that return a dict whose keys are known only from a value; some exist only beside another package."""
+
 _ARRAYS = frozenset(
     cls.compute
     for cls in (
@@ -148,6 +151,8 @@ def _plain(metric: Metric) -> Layout:
     per_row = per_row or getattr(metric, "keep_sequence_dim", None) is not None
     if per_row or type(metric).compute in _ARRAYS:
         return Array()
+    if type(metric).__name__ in _DICTS and type(metric).__module__.startswith("torchmetrics."):
+        return Fields({})
     if (count := _per_class(metric)) is not None:
         size, first = count
         return PerLabel(size, first=first)

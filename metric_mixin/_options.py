@@ -108,7 +108,11 @@ def _class_names(option: str, value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        return {pattern: _names(option, value[pattern]) for pattern in _strings(option, list(value)) if value[pattern]}
+        return {
+            pattern: _names(option, value[pattern])
+            for pattern in _strings(option, list(value))
+            if value[pattern] is not None
+        }
     return _names(option, value)
 
 

@@ -29,7 +29,7 @@ from metric_mixin._loss import EpochLoss
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, matches, options_of
 from metric_mixin._report import MetricReport
-from metric_mixin._stage import StageMetrics
+from metric_mixin._stage import StageMetrics, own_metrics
 from metric_mixin._types import STAGES, Stage
 
 Keyed = dict[str, Entry]
@@ -95,7 +95,8 @@ class Recorder:
         if stage not in self.stages:
             owner = f"{type(module).__name__}.configure_metrics"
             metrics = declare(module.configure_stage_metrics(stage), owner=owner)
-            record = StageRecord(StageMetrics(self._own(metrics)))
+            taken = [metric for record in self.stages.values() for _, metric in record.metrics.items(copy_state=False)]
+            record = StageRecord(StageMetrics(own_metrics(metrics, taken)))
             record.to(module.device)
             self._describe(module, stage, record)
             self.stages[stage] = record
@@ -109,18 +110,6 @@ class Recorder:
         record.layouts = {name: layout_of(metric) for name, metric in record.metrics.items(copy_state=False)}
         record.promised = self._keyed(module, stage, self._promised(module, stage, record))
         record.found = None
-
-    def _own(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
-        """The given metrics, those that were handed out before replaced by fresh clones."""
-        taken = {id(metric) for record in self.stages.values() for metric in record.metrics.values(copy_state=False)}
-        own: dict[str, Metric] = {}
-        for name, metric in metrics.items():
-            if id(metric) in taken:
-                metric = metric.clone()
-                metric.reset()
-            taken.add(id(metric))
-            own[name] = metric
-        return own
 
     def _promised(self, module: Any, stage: Stage, record: StageRecord) -> Iterator[Entry]:
         for name, layout in record.layouts.items():

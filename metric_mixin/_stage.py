@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.wrappers import ClasswiseWrapper, Running
+from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
 
+from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
-from metric_mixin._errors import ComputeError, KeyCollisionError, UnknownMetricError, UpdateError, closest
+from metric_mixin._errors import ComputeError, KeyCollisionError, UnknownMetricError, UpdateError
+from metric_mixin._groups import safe_groups
+from metric_mixin._inputs import exact_numerics, first_device, prepared
 from metric_mixin._keys import check_distinct, expected, flatten
+from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import inner_metric, layout_of
+from metric_mixin._sharing import Sharing
 
 
-class StageMetrics(MetricCollection):
+class StageMetrics(NamedCollection):
     """The metrics of one stage, made like a ``MetricCollection`` and used like one.
 
     It differs in what its users rely on: names are the paths of the declaration and do not change with their
-    neighbours, any legal name may be used (``values``, ``iou@0.5``), ``compute`` takes every kind of value, and
-    no two metrics are ever merged because their values happened to be equal.
+    neighbours, any legal name may be used (``values``, ``iou@0.5``), ``compute`` takes every kind of value,
+    metrics share an update only where class and settings prove that they keep one state, labels outside of the classes
+    are an error, inputs are detached, and half-precision inputs are accumulated in ``metric_dtype``.
 
     Args:
         metrics: A ``Metric``, a sequence of metrics, a mapping from name to metric, mapping or ``MetricCollection``,
@@ -30,6 +35,9 @@ class StageMetrics(MetricCollection):
         more: Further metrics after a first one.
         prefix: Put in front of every key.
         postfix: Put behind every key.
+
+    Attributes:
+        metric_dtype: Floating-point dtype of states; set it by ``keep_dtype``.
 
     Raises:
         DeclarationError: What was given are no metrics, or a name is not legal or used twice.
@@ -44,28 +52,46 @@ class StageMetrics(MetricCollection):
     """
 
     def __init__(self, metrics: Any, *more: Any, prefix: str | None = None, postfix: str | None = None) -> None:
-        self._fed: dict[str, int]  # storage key -> updates since the last reset
         super().__init__([], prefix=prefix, postfix=postfix, compute_groups=False)
-        self._fed = {}
+        self.metric_dtype = torch.float32
+        self._fed: dict[str, int] = {}  # name -> updates since the last reset
+        self._sharing = Sharing()
+        self._ranges = LabelRanges()
         self.add_metrics(metrics, *more)
 
     # Declare
 
     def add_metrics(self, metrics: Any, *additional_metrics: Any) -> None:
         """Add metrics under their names; a name in use is an error."""
-        for name, metric in declare(metrics, *additional_metrics, owner=type(self).__name__).items():
-            if _store(name) in self._modules:
+        known = dict(self._pairs())
+        new = declare(metrics, *additional_metrics, owner=type(self).__name__)
+        for name in new:
+            if name in known:
                 raise KeyCollisionError(f"{type(self).__name__} already has a metric named {name!r}.")
-            self[name] = metric.clone() if any(metric is other for other in self._modules.values()) else metric
         check_distinct(
             (entry.name, f"metric {name!r}")
-            for name in self.names()
-            for entry in expected(name, layout_of(self._member(name)))
+            for name, metric in (known | new).items()
+            for entry in expected(name, layout_of(metric))
         )
+        for name, metric in own_metrics(new, known.values()).items():
+            self[name] = metric
 
-    def names(self) -> list[str]:
-        """Names of the metrics in the order of the declaration, without prefix and postfix."""
-        return [_name(key) for key in self._modules]
+    def keep_dtype(self, dtype: torch.dtype) -> StageMetrics:
+        """Keep floating-point states in ``dtype`` from now on, those of double precision excepted."""
+        self.metric_dtype = dtype
+        for _, metric in self._pairs():
+            metric._apply(lambda t: t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t)
+        self._changed("")
+        return self
+
+    def _changed(self, name: str) -> None:
+        if "_sharing" not in self.__dict__:  # while torchmetrics makes an empty collection
+            return
+        self._fed.pop(name, None)
+        metrics = dict(self._pairs())
+        self._sharing.set_groups(metrics, safe_groups(metrics), changed=name, fed=bool(self._fed))
+        self._ranges = LabelRanges(metrics)
+        self._groups = dict(enumerate(self._sharing.groups))
 
     # Update
 
@@ -74,58 +100,67 @@ class StageMetrics(MetricCollection):
         """Update every metric; of ``kwargs`` each gets those that its ``update`` names.
 
         Raises:
+            LabelRangeError: A label is none of the classes; no state has changed.
+            UnknownMetricError: No metric takes one of ``kwargs``; no state has changed.
             UpdateError: A metric refused its inputs; the message names it.
         """
         self.update_only(None, *args, **kwargs)
 
     def update_only(self, names: Collection[str] | None, /, *args: Any, **kwargs: Any) -> None:
-        """Update the named metrics, or all where ``names`` is ``None``.
+        """Update the named metrics, or all where ``names`` is ``None``; a name that is not declared is an error."""
+        wanted = self.names() if names is None else names
+        args, kwargs = self._prepared(wanted, args, kwargs)
+        with exact_numerics(self.metric_dtype):
+            for name in self._sharing.leaders(wanted, self._member):
+                metric = self._member(name)
+                try:
+                    metric.update(*args, **_accepted(metric, kwargs))
+                except Exception as error:
+                    raise self._refused(name, error) from error
+        for name in wanted:
+            self._fed[name] = self._fed.get(name, 0) + 1
 
-        Raises:
-            UnknownMetricError: A name is not declared, or no metric takes one of ``kwargs``.
-            UpdateError: A metric refused its inputs; the message names it.
-        """
-        keys = list(self._modules) if names is None else [self._key(name) for name in names]
-        for _ in self._feed(keys, _update, args, kwargs):
-            pass
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Update with a batch and return that batch's values, keys as in ``compute``; costs a second update."""
+        names = self.names()
+        args, kwargs = self._prepared(names, args, kwargs)
+        self._sharing.part(names, self._member)
+        values = []
+        with exact_numerics(self.metric_dtype):
+            for name in names:
+                metric = self._member(name)
+                try:
+                    values.append((name, metric(*args, **_accepted(metric, kwargs))))
+                except Exception as error:
+                    raise self._refused(name, error) from error
+                self._fed[name] = self._fed.get(name, 0) + 1
+        return self._flat(values)
 
-    def _feed(
-        self, keys: Collection[str], feed: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Iterator[tuple[str, Any]]:
-        """Hand the inputs to each metric by ``feed`` and yield its name and what that returned."""
+    def _prepared(
+        self, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Check everything that can be checked before a state changes, and return inputs ready to be accumulated."""
+        members = [self._member(name) for name in names]
         if kwargs:
-            self._check_keywords(keys, kwargs)
-        for key in keys:
-            metric = self._modules[key]
-            try:
-                value = feed(metric, *args, **_accepted(metric, kwargs))
-            except Exception as error:
-                raise UpdateError(
-                    f"Metric {_name(key)!r} ({type(metric).__name__}) refused its inputs: {str(error).rstrip('.')}. "
-                    "What was accumulated since the last reset is void: other metrics may have taken this batch."
-                ) from error
-            self._fed[key] = self._fed.get(key, 0) + 1
-            yield _name(key), value
+            _check_keywords(names, members, kwargs)
+        args, kwargs = prepared(args, self.metric_dtype), prepared(kwargs, self.metric_dtype)
+        device = first_device((*args, *kwargs.values()))
+        if members and device is not None and not self._fed and members[0].device != device:
+            self.to(device)
+        self._ranges.check(names, args, kwargs)
+        return args, kwargs
 
-    def _check_keywords(self, keys: Iterable[str], kwargs: dict[str, Any]) -> None:
-        taken: set[str] = set()
-        for key in keys:
-            taken |= _accepted(self._modules[key], kwargs).keys()
-        if unknown := sorted(kwargs.keys() - taken):
-            raise UnknownMetricError(
-                f"No metric takes the keyword {unknown[0]!r}: expected names that the `update` of one of "
-                f"{', '.join(repr(_name(key)) for key in self._modules)} has. Got {', '.join(map(repr, kwargs))}."
-            )
+    def _refused(self, name: str, error: Exception) -> UpdateError:
+        return UpdateError(
+            f"Metric {name!r} ({type(self._member(name)).__name__}) refused its inputs: {str(error).rstrip('.')}. "
+            "What was accumulated since the last reset is void: other metrics may have taken this batch."
+        )
 
     # Compute
 
     def compute(self) -> dict[str, Any]:
         """Compute every metric and return scalars (0-d tensors) and arrays by key, in the order of the declaration."""
         return self._flat(self.compute_values())
-
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Update with a batch and return that batch's values, keys as in ``compute``; costs a second update."""
-        return self._flat(self._feed(list(self._modules), Metric.__call__, args, kwargs))
 
     def _flat(self, values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         entries = [
@@ -145,15 +180,19 @@ class StageMetrics(MetricCollection):
 
         Raises:
             ComputeError: A metric failed; the message names it.
+            LabelRangeError: Labels of this epoch, checked on another device than the CPU, were none of the classes.
         """
-        for key, metric in self._modules.items():
-            if names is not None and _name(key) not in names:
+        self._ranges.raise_deferred()
+        self._compute_groups_create_state_ref()
+        for name, metric in self._pairs():
+            if names is not None and name not in names:
                 continue
             try:
-                value = _compute(metric)
+                with exact_numerics(self.metric_dtype):
+                    value = _compute(metric)
             except Exception as error:
                 failure = ComputeError(
-                    f"Metric {_name(key)!r} ({type(metric).__name__}) failed to compute: {type(error).__name__}: "
+                    f"Metric {name!r} ({type(metric).__name__}) failed to compute: {type(error).__name__}: "
                     f"{error}. `MetricLogging(on_error='warn')` logs the others without it."
                 )
                 failure.__cause__ = error
@@ -161,19 +200,16 @@ class StageMetrics(MetricCollection):
                     raise failure from error
                 on_error(failure)
                 continue
-            yield _name(key), value
+            yield name, value
 
     def updated(self, name: str) -> bool:
         """Whether the metric was updated since its last reset, through this collection or by itself."""
-        key = self._key(name)
-        return self._fed.get(key, 0) > 0 or _was_updated(self._modules[key])
+        return self._fed.get(name, 0) > 0 or _was_updated(self._member(name))
 
     def expected_keys(self) -> list[str]:
         """Keys of the scalars that class and settings promise."""
         return [
-            self._decorated(entry.name)
-            for key, metric in self._modules.items()
-            for entry in expected(_name(key), layout_of(metric))
+            self._decorated(entry.name) for name, metric in self._pairs() for entry in expected(name, layout_of(metric))
         ]
 
     # Reset
@@ -181,66 +217,52 @@ class StageMetrics(MetricCollection):
     def reset(self) -> None:
         """Reset every metric to states that can be updated in and outside of inference mode."""
         with torch.inference_mode(False):
-            super().reset()
+            for _, metric in self._pairs():
+                metric.reset()
         self._fed.clear()
+        self._ranges.reset()
+        self._sharing.reset()
 
-    # A MetricCollection under any legal name
+    # States that are shared
 
-    def _key(self, name: str) -> str:
-        if (key := _store(name)) not in self._modules:
-            raise UnknownMetricError(f"No metric is named {name!r}; the closest: {closest(name, self.names())}.")
-        return key
+    def _compute_groups_create_state_ref(self, copy: bool = False) -> None:
+        """Give every metric the state of its group; ``copy`` where metrics are handed out."""
+        if "_sharing" in self.__dict__:
+            self._sharing.show(self._member, copy=copy)
 
-    def _member(self, name: str) -> Metric:
-        return self._modules[self._key(name)]
-
-    def _decorated(self, name: str) -> str:
-        return f"{self.prefix or ''}{name}{self.postfix or ''}"
-
-    def _set_name(self, base: str) -> str:
-        return self._decorated(_name(base))
-
-    def _base_key(self, name: str) -> str:
-        name = name.removeprefix(self.prefix or "").removesuffix(self.postfix or "")
-        return _store(name)
-
-    def __setitem__(self, key: str, module: torch.nn.Module) -> None:
-        device = next((metric.device for metric in self._modules.values()), None)
-        super().__setitem__(_store(key), module if device is None else module.to(device))
-        self._fed.pop(_store(key), None)
-
-    def __getitem__(self, key: str, copy_state: bool = True) -> Metric:
-        self._compute_groups_create_state_ref(copy_state)
-        return self._member(_name(self._base_key(key)))
-
-    def __delitem__(self, key: str) -> None:
-        key = self._key(_name(self._base_key(key)))
-        super().__delitem__(key)
-        self._fed.pop(key, None)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._base_key(key) in self._modules
-
-    def keys(self, keep_base: bool = False) -> Iterable[Hashable]:  # type: ignore[override]  # as its base has it
-        """Names of the metrics, with prefix and postfix unless ``keep_base``."""
-        return self.names() if keep_base else super().keys()
-
-    def items(  # type: ignore[override]  # as its base has it
-        self, keep_base: bool = False, copy_state: bool = True
-    ) -> Iterable[tuple[str, Metric]]:
-        """Names and metrics, with prefix and postfix unless ``keep_base``."""
-        if keep_base:
-            return list(zip(self.names(), self.values(copy_state), strict=True))
-        return super().items(keep_base=False, copy_state=copy_state)
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # any of its forms
+        """Return states that metrics keep persistently, every metric with the state of its group."""
+        self._compute_groups_create_state_ref()
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return state
 
 
-def _compute(metric: Metric) -> Any:
-    """Compute one metric, for a ``ClasswiseWrapper`` the vector behind it, of which its own zip may drop values."""
-    return metric.metric.compute() if type(metric) is ClasswiseWrapper else metric.compute()
+def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> dict[str, Metric]:
+    """Return ``metrics`` with those that are, or hold, an object that somebody else has replaced by fresh clones.
+
+    One object in two places would count its rows twice.
+    """
+    ids = {id(member) for metric in taken for member in metric.modules()}
+    own: dict[str, Metric] = {}
+    for name, metric in metrics.items():
+        members = {id(member) for member in metric.modules()}
+        if members & ids:
+            metric = metric.clone()
+            metric.reset()
+        ids |= members
+        own[name] = metric
+    return own
 
 
-def _update(metric: Metric, *args: Any, **kwargs: Any) -> None:
-    metric.update(*args, **kwargs)
+def _check_keywords(names: Collection[str], members: Iterable[Metric], kwargs: dict[str, Any]) -> None:
+    taken: set[str] = set()
+    for metric in members:
+        taken |= _accepted(metric, kwargs).keys()
+    if unknown := sorted(kwargs.keys() - taken):
+        raise UnknownMetricError(
+            f"No metric takes the keyword {unknown[0]!r}: expected names that the `update` of one of "
+            f"{', '.join(map(repr, names))} has. Got {', '.join(map(repr, kwargs))}."
+        )
 
 
 def _accepted(metric: Metric, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -251,29 +273,24 @@ def _accepted(metric: Metric, kwargs: dict[str, Any]) -> dict[str, Any]:
     return metric._filter_kwargs(**kwargs) if inner is None else _accepted(inner, kwargs)
 
 
+def _compute(metric: Any) -> Any:
+    """Compute one metric, past what torchmetrics would lose or rename.
+
+    A ``ClasswiseWrapper`` drops values that have no label; a collection in a ``MultitaskWrapper`` renames a metric's
+    keys where another has the same.
+    """
+    if type(metric) is ClasswiseWrapper:
+        return metric.metric.compute()
+    if type(metric) is MultitaskWrapper:
+        return {task: _compute(member) for task, member in metric.items(flatten=False)}
+    if isinstance(metric, MetricCollection):
+        return {name: _compute(member) for name, member in metric.items(copy_state=False)}
+    return metric.compute()
+
+
 def _was_updated(metric: Metric) -> bool:
     """Whether a metric, or one that it wraps, was updated since its reset, by whomever."""
     if isinstance(metric, Running):  # which resets the metric it wraps after each update
         return metric._num_vals_seen > 0
     members = (m for m in metric.modules() if isinstance(m, Metric) and not isinstance(m, WrapperMetric))
     return any(member.update_called for member in members)
-
-
-_MARK = "~"
-
-
-def _store(name: str) -> str:
-    """The key under which ``nn.ModuleDict`` can keep a metric called ``name``; the inverse of ``_name``."""
-    if name in _taken() or "." in name or name.startswith(_MARK):
-        return _MARK + name.replace("%", "%25").replace(".", "%2E")
-    return name
-
-
-def _name(key: str) -> str:
-    return key[1:].replace("%2E", ".").replace("%25", "%") if key.startswith(_MARK) else key
-
-
-@cache
-def _taken() -> frozenset[str]:
-    """What a module's own attributes are called; ``nn.Module.add_module`` refuses a child of such a name."""
-    return frozenset(dir(StageMetrics([])))

@@ -17,7 +17,7 @@ from metric_mixin._errors import (
     UpdateError,
     closest,
 )
-from metric_mixin._inputs import checked_loss, checked_weight, describe, detached
+from metric_mixin._inputs import checked_loss, checked_weight, describe
 from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
@@ -77,9 +77,9 @@ def feed(module: Any, log: Log, stage: Stage, loss: Tensor, outputs: Any, target
         _check_aggregators(record)
     weight = module.batch_weight(target, batch)
     if isinstance(given, dict):
-        record.metrics.update_only(None, **detached(given))
+        record.metrics.update_only(None, **given)
     else:
-        record.metrics.update_only(None, *detached(given))
+        record.metrics.update_only(None, *given)
     feed_loss(module, log, stage, loss, weight)
 
 
@@ -116,7 +116,7 @@ def update(
                 f"`update_metrics(metrics={name!r})`: stage {running!r} has no such metric; the closest: "
                 f"{closest(name, stage_metrics.names())}."
             )
-    stage_metrics.update_only(names, *detached(args), **detached(kwargs))
+    stage_metrics.update_only(names, *args, **kwargs)
 
 
 def _update_loss(module: Any, log: Log, stage: Stage, value: Any = None, weight: Any = None, **unknown: Any) -> None:

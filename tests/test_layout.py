@@ -16,6 +16,7 @@ from torchmetrics import classification as cl
 from torchmetrics import regression as rg
 from torchmetrics.detection.mean_ap import MeanAveragePrecision
 from torchmetrics.segmentation import DiceScore, GeneralizedDiceScore, MeanIoU
+from torchmetrics.text import SQuAD
 from torchmetrics.wrappers import (
     BootStrapper,
     ClasswiseWrapper,
@@ -327,6 +328,16 @@ def test_the_background_takes_its_name_with_it():
     metric.update(torch.tensor([[[0, 1], [1, 2]]]), torch.tensor([[[0, 1], [2, 2]]]))
     entries = flatten("m", layout_of(metric), metric.compute(), ["background", "cat", "dog"])
     assert {entry.name: entry.value.item() for entry in entries} == {"m/cat": 0.5, "m/dog": 0.5}
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [cl.BinaryFairness(2), cl.BinaryGroupStatRates(2), SQuAD()],
+    ids=["fairness", "group-rates", "squad"],
+)
+def test_a_dict_with_keys_that_no_setting_tells_is_not_promised_as_one_number(metric):
+    """A metric that always returns a dict logs nothing under its bare name, and so promises nothing there."""
+    assert "m" not in scalar_names(expected("m", layout_of(metric)))
 
 
 class Mine(Metric):

@@ -95,6 +95,7 @@ NOT_FLAGS = [0, 1, "true", None, []]
         ("class_names", ["cat", "dog", "cat"], "'cat' occurs twice"),
         ("class_names", {"acc": ["cat", "cat"]}, "'cat' occurs twice"),
         ("class_names", {"acc": "cat"}, "tuple or list of non-empty strings"),
+        *[("class_names", {"acc": v}, "tuple or list of non-empty strings") for v in ("", 0, False, {})],
         ("class_names", {3: ["cat"]}, "tuple or list of non-empty strings"),
         ("class_names", {"": ["cat"]}, "tuple or list of non-empty strings"),
         ("class_names", {"acc": {"f1": ["cat"]}}, "tuple or list of non-empty strings"),

@@ -1,0 +1,44 @@
+"""States of one metric from several places -> one state, by the metric's own reductions; as if it had seen all rows.
+
+Sources: ``Metric._sync_dist`` (torchmetrics 1.9.0), whose semantics of reductions this keeps: tensors are stacked and
+reduced, lists are joined, in the order of the places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.wrappers import Running
+
+
+def merge_into(merged: Metric, parts: Sequence[Metric]) -> None:
+    """Give ``merged`` the state of all of ``parts``, which were made alike and have each seen rows.
+
+    Metrics that they wrap are merged likewise. States keep dtype and device of the first part.
+    """
+    modules = [dict(part.named_modules()) for part in parts]
+    for path, target in merged.named_modules():
+        if not isinstance(target, Metric):
+            continue
+        sources: list[Any] = [module[path] for module in modules]
+        for state, reduce in target._reductions.items():
+            setattr(target, state, merged_state([getattr(source, state) for source in sources], reduce))
+        target._update_count = sum(source._update_count for source in sources)
+        target._computed = None
+        if isinstance(target, Running):
+            target._num_vals_seen = sum(source._num_vals_seen for source in sources)
+
+
+def merged_state(states: Sequence[Any], reduce: Any) -> Any:
+    """Merge one state; ``reduce`` is what the metric gave as ``dist_reduce_fx``."""
+    if isinstance(states[0], list):
+        return [item for state in states for item in state]
+    if len(states) == 1:
+        return states[0].clone()
+    stacked = torch.stack([state.to(states[0].device) for state in states])
+    reduced: Tensor = stacked if reduce is None else reduce(stacked)
+    return reduced
