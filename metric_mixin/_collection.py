@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
+from typing import Any
 
 import torch
 from torchmetrics import Metric, MetricCollection
@@ -92,5 +93,5 @@ def _name(key: str) -> str:
 @cache
 def _taken() -> frozenset[str]:
     """What a module's own attributes are called; ``nn.Module.add_module`` refuses a child of such a name."""
-    classes = (NamedCollection, *NamedCollection.__subclasses__())
+    classes: list[Any] = [NamedCollection, *NamedCollection.__subclasses__()]
     return frozenset(name for cls in classes for name in dir(cls([])))

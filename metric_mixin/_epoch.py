@@ -9,10 +9,13 @@ from metric_mixin._errors import MissingDependencyError, NoResultError
 from metric_mixin._inputs import mapped
 from metric_mixin._keys import Entry
 from metric_mixin._log import Log, log_epoch
+from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
 from metric_mixin._options import matches, options_of
-from metric_mixin._recorder import Keyed, entry_forms
+from metric_mixin._record import Keyed
+from metric_mixin._recorder import entry_forms
 from metric_mixin._report import MetricReport
-from metric_mixin._trainer import logged_step, running_hook, trainer_of
+from metric_mixin._resuming import take_loaded
+from metric_mixin._trainer import is_fitting, loader_count, logged_step, running_hook, trainer_of
 from metric_mixin._types import STAGES, Stage
 
 _END_HOOKS: dict[Stage, str] = {
@@ -21,15 +24,56 @@ _END_HOOKS: dict[Stage, str] = {
     "test": "on_test_epoch_end",
 }
 _START_HOOKS = {stage: hook.replace("_end", "_start") for stage, hook in _END_HOOKS.items()}
+_BATCH_HOOKS = {stage: hook.replace("epoch_end", "batch_start") for stage, hook in _END_HOOKS.items()}
 
 
 def begin(module: Any, stage: Stage) -> None:
-    """Begin an epoch: forget the rows that an interrupted one left."""
+    """Begin an epoch: forget the rows that an interrupted one left, and see that dataloaders and names agree."""
     recorder = module._metric_recorder
     recorder.hook_calls[_START_HOOKS[stage]] += 1
     record = recorder.stage(module, stage)
     record.logged_early = False
     record.reset()
+    trainer = trainer_of(module)
+    if trainer is None:
+        return
+    if stage == "train":
+        record.epoch = _train_epoch(recorder, trainer)
+        take_loaded(module, trainer, epoch_ends=False)
+        check_monitors(module, trainer, "train", own_log_possible=not trains_without_own_code(module, trainer))
+    else:
+        recorder.set_loaders(module, stage, loader_count(trainer, stage))
+
+
+def begin_batch(module: Any, stage: Stage, loader: int | None = None) -> None:
+    """Take note of the dataloader whose batch comes; in training, begin an epoch that Lightning did not announce."""
+    recorder = module._metric_recorder
+    recorder.hook_calls[_BATCH_HOOKS[stage]] += 1
+    if stage == "train":
+        enter_train_epoch(module)
+        return
+    record = recorder.stage(module, stage)
+    record.running = loader
+    if (loader or 0) not in record.visited:
+        record.visited.append(loader or 0)
+
+
+def enter_train_epoch(module: Any, *, epoch_ends: bool = False) -> None:
+    """Begin a training epoch on its first step where ``on_train_epoch_start`` did not run, as after some resumes."""
+    recorder = module._metric_recorder
+    record = recorder.stage(module, "train")
+    trainer = trainer_of(module)
+    if trainer is None or record.epoch == (epoch := _train_epoch(recorder, trainer)):
+        return
+    if record.epoch is not None or recorder.loaded is not None:
+        record.reset()
+    record.epoch = epoch
+    record.logged_early = False
+    take_loaded(module, trainer, epoch_ends=epoch_ends)
+
+
+def _train_epoch(recorder: Any, trainer: Any) -> tuple[Any, ...]:
+    return id(trainer), recorder.runs, trainer.current_epoch
 
 
 def finish(module: Any, log: Log, stage: Stage, *, early: bool = False) -> None:
@@ -40,29 +84,47 @@ def finish(module: Any, log: Log, stage: Stage, *, early: bool = False) -> None:
     """
     recorder = module._metric_recorder
     record = recorder.stage(module, stage)
+    trainer = trainer_of(module)
     if not early:
         recorder.hook_calls[_END_HOOKS[stage]] += 1
+        if stage == "train":
+            enter_train_epoch(module, epoch_ends=True)
+    sanity = trainer is not None and trainer.sanity_checking
+    extremes = record.extremes() if sanity else []
     try:
         keyed = recorder.compute(module, stage)
-        trainer = trainer_of(module)
-        if trainer is not None and trainer.sanity_checking:
-            return
-        if keyed or not record.logged_early:
+        if not sanity and (keyed or not record.logged_early):
             _publish(module, trainer, log, stage, keyed)
+        if trainer is not None and is_fitting(trainer) and not early:
+            _check_monitors(module, trainer, stage)
     finally:
+        record.put_back(extremes)
         record.reset()
         record.logged_early = early
 
 
+def _check_monitors(module: Any, trainer: Any, stage: Stage) -> None:
+    """Judge monitors as soon as the keys are known: of validation after the first one, a sanity check is enough."""
+    check_monitors(module, trainer, stage, own_log_possible=False)
+    if stage == "val" and not trainer.sanity_checking:
+        check_early_train_keys(module, trainer)
+
+
 def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> None:
     recorder = module._metric_recorder
+    record = recorder.stages[stage]
+    keyed = recorder.with_best(module, stage, keyed, fitting=trainer is not None and is_fitting(trainer))
     values = {key: mapped(lambda t: t.detach().cpu(), entry.value) for key, entry in keyed.items()}
     recorder.results[stage] = values
     recorder.reports[stage] = _report(trainer, module, stage, keyed, values)
     _say_arrays(module, stage, keyed)
     if trainer is not None:
         scalars = {key: entry.value for key, entry in keyed.items() if entry.is_scalar}
-        log_epoch(module, trainer, log, stage, scalars, recorder.bar_keys(module, stage, keyed))
+        places = {label: record.visited.index(i) for i, label in enumerate(record.labels()) if i in record.visited}
+        of_loader = {key: places[entry.loader] for key, entry in keyed.items() if entry.loader in places}
+        if len(record.labels()) == 1:
+            of_loader = {}
+        log_epoch(module, trainer, log, stage, scalars, recorder.bar_keys(module, stage, keyed), of_loader)
         _draw(module, trainer, stage, keyed, values)
     module.on_metrics_computed(stage, values)
 
@@ -113,9 +175,14 @@ def _report(trainer: Any | None, module: Any, stage: Stage, keyed: Keyed, values
         stage=stage,
         epoch=None if trainer is None else trainer.current_epoch,
         step=None if trainer is None else _step(trainer, module, stage),
-        scalars=[(entry.name, number) for entry, number in numbers if entry.label is None],
-        classes=[(entry.path, entry.label, number) for entry, number in numbers if entry.label is not None],
+        scalars=[(_of(entry, entry.name), number) for entry, number in numbers if entry.label is None],
+        classes=[(_of(entry, entry.path), entry.label, number) for entry, number in numbers if entry.label is not None],
     )
+
+
+def _of(entry: Entry, name: str) -> str:
+    """A name in a report, with its dataloader where there are several."""
+    return name if entry.loader is None else f"{entry.loader}/{name}"
 
 
 def _step(trainer: Any, module: Any, stage: Stage) -> int:

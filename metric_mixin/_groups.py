@@ -124,8 +124,8 @@ def _setting(metric: Metric, name: str) -> Hashable:
     return _readable(getattr(metric, name))
 
 
-def _form(default: Any) -> Hashable:
-    return (default.dtype, tuple(default.shape)) if isinstance(default, Tensor) else type(default)
+def _form(default: Any) -> tuple[Any, ...]:
+    return (default.dtype, tuple(default.shape)) if isinstance(default, Tensor) else (type(default),)
 
 
 def _readable(value: Any) -> Hashable:

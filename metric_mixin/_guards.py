@@ -8,14 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from metric_mixin._errors import ClassDefinitionError, ForgottenSuperError
+from metric_mixin._types import Stage
 
-WATCHED = {
+WATCHED: dict[str, Stage] = {
     "on_train_epoch_start": "train",
     "on_train_epoch_end": "train",
     "on_validation_epoch_start": "val",
+    "on_validation_batch_start": "val",
     "on_validation_epoch_end": "val",
     "on_test_epoch_start": "test",
+    "on_test_batch_start": "test",
     "on_test_epoch_end": "test",
+    "on_save_checkpoint": "train",
 }
 """Hooks of the mixin in which a forgotten ``super()`` can lose values, and the stage of each."""
 
@@ -59,11 +63,7 @@ def _watched(hook: str, function: Callable[..., Any], definer: type) -> Callable
         recorder = self._metric_recorder
         calls = recorder.hook_calls[hook]
         result = function(self, *args, **kwargs)
-        if recorder.hook_calls[hook] == calls and recorder.pending(WATCHED[hook]):
-            stage = WATCHED[hook]
-            lost = f"the values of the {stage!r} epoch would be lost"
-            if hook.endswith("_start"):
-                lost = f"rows of an interrupted {stage!r} epoch would be counted again"
+        if recorder.hook_calls[hook] == calls and (lost := recorder.lost_without(hook, WATCHED[hook])):
             raise ForgottenSuperError(
                 f"{definer.__name__}.{hook} did not call `super().{hook}()`, so {lost}. Call it in the hook."
             )

@@ -25,6 +25,7 @@ class Entry:
         label: The class, label or output that the value belongs to, or ``None``.
         value: A 0-d tensor where ``is_scalar``, otherwise whatever the metric returned.
         is_scalar: Whether the value is logged (or, as an array, kept whole).
+        loader: The dataloader, as ``metric_key`` gets it.
     """
 
     metric: str
@@ -32,6 +33,7 @@ class Entry:
     label: str | None
     value: Any
     is_scalar: bool = True
+    loader: str | int | None = None
 
     @property
     def name(self) -> str:

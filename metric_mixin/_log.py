@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from metric_mixin._trainer import is_logging_step, logged_step, running_hook
+from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
 from metric_mixin._types import Stage
 
 _STEP_HOOKS = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad")
@@ -21,9 +21,18 @@ Log = Callable[..., None]
 
 
 def log_epoch(
-    module: Any, trainer: Any, log: Log, stage: Stage, scalars: Mapping[str, Tensor], bar: Collection[str]
+    module: Any,
+    trainer: Any,
+    log: Log,
+    stage: Stage,
+    scalars: Mapping[str, Tensor],
+    bar: Collection[str],
+    of_loader: Mapping[str, int],
 ) -> None:
     """Log an epoch's scalars by ``log``, Lightning's own; outside of an epoch's hooks, log them at once.
+
+    A key of one dataloader is put into that dataloader's results alone, from where Lightning hands it to the loggers
+    and prints it in that dataloader's column. Logged the plain way it would be in the results of each.
 
     Args:
         module: The module, in one of its hooks.
@@ -32,22 +41,20 @@ def log_epoch(
         stage: The stage that the values belong to.
         scalars: Key to 0-d tensor. Other dtypes than floating ones are logged as float64, which holds them exactly.
         bar: The keys that go to the progress bar.
+        of_loader: Of each key that belongs to one of several dataloaders, that one's place among the results.
     """
     if trainer.barebones or not scalars:
         return
     at_epoch = (running_hook(module) or "").endswith(_EPOCH_HOOKS)
+    results = (logged_outputs(trainer) if at_epoch and stage != "train" else None) or []
+    options = {"on_step": not at_epoch, "on_epoch": at_epoch, "batch_size": 1, "add_dataloader_idx": False}
     for key, value in scalars.items():
         value = value.detach() if value.is_floating_point() else value.detach().double()
-        on = {"on_step": not at_epoch, "on_epoch": at_epoch}
-        log(
-            key,
-            value,
-            prog_bar=key in bar,
-            batch_size=1,
-            add_dataloader_idx=False,
-            logger=None if at_epoch else False,
-            **on,
-        )
+        own_results = results[of_loader[key]] if of_loader.get(key, len(results)) < len(results) else None
+        to_loggers = None if at_epoch and own_results is None else False
+        log(key, value, prog_bar=key in bar, logger=to_loggers, **options)
+        if own_results is not None:
+            own_results[key] = value
     if not at_epoch:
         _write_row(trainer, stage, scalars)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from metric_mixin import _epoch, _step
+from metric_mixin import _epoch, _resuming, _step
 from metric_mixin._errors import DeclarationError, MetricMixinError
 from metric_mixin._guards import check_bases, watch_hooks
 from metric_mixin._inputs import count_rows, split_pair
@@ -154,11 +154,11 @@ class ManualMetricLoggingMixin(_Base):
 
     def validation_step(self, batch: Any, batch_idx: int | None = None, dataloader_idx: int | None = None) -> Tensor:
         """Run ``forward`` and ``loss``, feed the metrics and the epoch's loss, and return the loss, 0-d."""
-        return _step.run(self, super().log, "val", batch)
+        return _step.run(self, super().log, "val", batch, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int | None = None, dataloader_idx: int | None = None) -> Tensor:
         """Run ``forward`` and ``loss``, feed the metrics and the epoch's loss, and return the loss, 0-d."""
-        return _step.run(self, super().log, "test", batch)
+        return _step.run(self, super().log, "test", batch, dataloader_idx)
 
     def predict_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Run the task's own ``predict_step``, or ``forward`` on the inputs of the batch where it has none."""
@@ -189,7 +189,7 @@ class ManualMetricLoggingMixin(_Base):
             StageError: The stage is unknown, or none is running and none was given.
             UpdateError: A metric refused its inputs.
         """
-        _step.update(self, super().log, args, kwargs, metrics=metrics, stage=stage)
+        _step.update(self, super().log, args, kwargs, metrics=metrics, stage=stage, loader=dataloader_idx)
 
     # Compute, log, reset
 
@@ -236,6 +236,7 @@ class ManualMetricLoggingMixin(_Base):
     def setup(self, stage: str) -> None:
         """Build the metrics of the stages that will run."""
         super().setup(stage)
+        self._metric_recorder.runs += 1
         for name in _STAGES_OF_FN.get(getattr(stage, "value", stage), ()):
             self._metric_recorder.stage(self, name)
         self._metric_recorder.check_patterns(self)
@@ -255,6 +256,22 @@ class ManualMetricLoggingMixin(_Base):
         super().on_test_epoch_start()
         _epoch.begin(self, "test")
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+        """Begin an epoch that Lightning did not announce, as after some resumes."""
+        result = super().on_train_batch_start(batch, batch_idx)
+        _epoch.begin_batch(self, "train")
+        return result
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> None:
+        """Take note of the dataloader whose batch comes."""
+        super().on_validation_batch_start(batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
+        _epoch.begin_batch(self, "val", dataloader_idx)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> None:
+        """Take note of the dataloader whose batch comes."""
+        super().on_test_batch_start(batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
+        _epoch.begin_batch(self, "test", dataloader_idx)
+
     def on_train_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""
         super().on_train_epoch_end()
@@ -269,6 +286,16 @@ class ManualMetricLoggingMixin(_Base):
         """Compute, log, draw, report and reset."""
         super().on_test_epoch_end()
         _epoch.finish(self, super().log, "test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save best values and the rows of a running training epoch."""
+        super().on_save_checkpoint(checkpoint)
+        _resuming.save(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load best values, and the rows of a training epoch that goes on."""
+        super().on_load_checkpoint(checkpoint)
+        _resuming.load(self, checkpoint)
 
     # LightningModule and nn.Module
 
@@ -289,7 +316,7 @@ class ManualMetricLoggingMixin(_Base):
         """Move the metrics with the module, and only move them: dtypes of states are not the module's."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for record in self._metric_recorder.stages.values():
-            record.to(fn(torch.empty(0, device=record.loss.device)).device)
+            record.to(fn(torch.empty(0, device=record.parts[0].loss.device)).device)
         return self
 
     @property

@@ -56,7 +56,7 @@ class MetricLogging:
     on_empty: Literal["skip", "nan", "raise"] = "skip"
     on_error: Literal["raise", "warn"] = "raise"
     checkpoint_states: bool = True
-    metric_dtype: torch.dtype | str = torch.float32
+    metric_dtype: torch.dtype = torch.float32  # a name such as "float64" is accepted too
 
     def __post_init__(self) -> None:
         for option, check in _CHECKS.items():

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torchmetrics import Metric, MetricCollection
 
+from metric_mixin._best import SUFFIX, BestValues, mode_of
 from metric_mixin._declare import declare
 from metric_mixin._errors import (
     ClassNamesError,
@@ -19,54 +21,19 @@ from metric_mixin._errors import (
     DeclarationError,
     EmptyMetricError,
     KeyCollisionError,
+    LoaderNamesError,
     LoggedMetricError,
     closest,
     said,
 )
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
 from metric_mixin._layout import Layout, PerClassSeen, PerLabel, layout_of
-from metric_mixin._loss import EpochLoss
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, matches, options_of
+from metric_mixin._record import Keyed, Loader, Part, StageRecord
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics, own_metrics
 from metric_mixin._types import STAGES, Stage
-
-Keyed = dict[str, Entry]
-"""Entries by the key under which they are logged."""
-
-
-class StageRecord:
-    """One stage: its metrics, its loss, and what is known of its keys."""
-
-    def __init__(self, metrics: StageMetrics) -> None:
-        self.metrics = metrics
-        self.loss = EpochLoss()
-        self.layouts: dict[str, Layout] = {}
-        self.promised: Keyed = {}
-        self.found: Keyed | None = None
-        self.logged_early = False
-
-    def pending(self) -> bool:
-        """Whether anything was fed since the last reset."""
-        return self.loss.update_called or any(self.metrics.updated(name) for name in self.metrics.names())
-
-    def reset(self) -> None:
-        """Forget the rows of an epoch."""
-        self.metrics.reset()
-        with torch.inference_mode(False):
-            self.loss.reset()
-
-    def to(self, device: torch.device) -> None:
-        """Move every state to ``device``."""
-        if device.type == "mps":  # which has no float64
-            self.loss.set_dtype(torch.float32)
-        self.metrics.to(device)
-        self.loss.to(device)
-
-    def known(self) -> Keyed:
-        """Keys and entries as last computed, or, before that, as class and settings promise."""
-        return self.promised if self.found is None else self.found
 
 
 class Recorder:
@@ -79,7 +46,11 @@ class Recorder:
         self.user_keys: dict[str, str] = {}
         self.class_names: tuple[str, ...] | None = None
         self.hook_calls: Counter[str] = Counter()
+        self.best = BestValues()
+        self.loaded: dict[str, Any] | None = None  # the entry of a checkpoint, until a training epoch takes or drops it
+        self.runs = 0  # how many times `setup` ran
         self.step_epoch: tuple[Any, ...] | None = None
+        self.monitors_checked: set[str] = set()
         self._said: set[str] = set()
 
     def say(self, about: str, message: str) -> None:
@@ -93,11 +64,13 @@ class Recorder:
     def stage(self, module: Any, stage: Stage) -> StageRecord:
         """Return a stage, built from the module's factory on first use."""
         if stage not in self.stages:
+            options = options_of(module)
             owner = f"{type(module).__name__}.configure_metrics"
             metrics = declare(module.configure_stage_metrics(stage), owner=owner)
             taken = [metric for record in self.stages.values() for _, metric in record.metrics.items(copy_state=False)]
-            record = StageRecord(StageMetrics(own_metrics(metrics, taken)))
+            record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(options.metric_dtype))
             record.to(module.device)
+            record.names = _loader_names(options, stage)
             self._describe(module, stage, record)
             self.stages[stage] = record
         record = self.stages[stage]
@@ -105,27 +78,67 @@ class Recorder:
             self._describe(module, stage, record)
         return record
 
+    def describe(self, module: Any, stage: Stage) -> None:
+        """Find out once more what a built stage returns, after names of classes became known."""
+        self._describe(module, stage, self.stages[stage])
+
+    def set_loaders(self, module: Any, stage: Stage, count: int) -> None:
+        """Take note of the number of dataloaders before the first batch.
+
+        Raises:
+            LoaderNamesError: The options name another number.
+        """
+        record = self.stage(module, stage)
+        names = _loader_names(options_of(module), stage)
+        if names and len(names) != count:
+            raise LoaderNamesError(
+                f"MetricLogging({stage}_loaders={names!r}) names {len(names)} dataloaders, but there are {count}. "
+                "Name each, in order, or none."
+            )
+        if (record.names, record.count) != (names, count):
+            record.names, record.count = names, count
+            self._describe(module, stage, record)
+
     def _describe(self, module: Any, stage: Stage, record: StageRecord) -> None:
         """Find out what each metric returns and which keys that promises; every check that needs no value."""
         record.layouts = {name: layout_of(metric) for name, metric in record.metrics.items(copy_state=False)}
         record.promised = self._keyed(module, stage, self._promised(module, stage, record))
         record.found = None
+        for key, mode in self._tracked(module, record.promised):
+            entry = record.promised[key]
+            mode_of(key, mode, entry.path, self._metric_of(record, entry))
 
     def _promised(self, module: Any, stage: Stage, record: StageRecord) -> Iterator[Entry]:
-        for name, layout in record.layouts.items():
-            yield from expected(name, layout, self.names_for(module, stage, name, layout))
+        loaders = record.labels()
+        if options_of(module).pooled and len(loaders) > 1:
+            loaders = [*loaders, None]
+        for loader in loaders:
+            for name, layout in record.layouts.items():
+                for entry in expected(name, layout, self.names_for(module, stage, name, layout)):
+                    yield replace(entry, loader=loader)
 
     def _keyed(self, module: Any, stage: Stage, entries: Iterable[Entry]) -> Keyed:
         """Put each entry under its key, and see that no two have the same."""
-        keyed = [(self._key(module, stage, entry.name), entry) for entry in entries]
-        check_distinct((key, _source(stage, entry)) for key, entry in keyed)
-        for key, entry in keyed:
+        keyed = [(self._key(module, stage, entry.name, entry.loader), entry) for entry in entries]
+        sources = [(key, _source(stage, entry)) for key, entry in keyed]
+        tracked = self._tracked(module, dict(keyed))
+        check_distinct([*sources, *((key + SUFFIX, f"the best value of {key!r}") for key, _ in tracked)])
+        for key, source in sources:
             if key in self.user_keys:
-                raise _collision(key, _source(stage, entry), self.user_keys[key])
+                raise _collision(key, source, self.user_keys[key])
         return dict(keyed)
 
-    def _key(self, module: Any, stage: Stage, name: str) -> str:
-        key = module.metric_key(stage, name, None)
+    def _tracked(self, module: Any, keyed: Keyed) -> list[tuple[str, str]]:
+        """Keys among ``keyed`` whose best value is tracked, and how."""
+        tracked = options_of(module).track_best.items()
+        return [(key, mode) for key, mode in tracked if key in keyed and keyed[key].is_scalar]
+
+    @staticmethod
+    def _metric_of(record: StageRecord, entry: Entry) -> Metric | None:
+        return None if entry.metric == RESERVED else dict(record.metrics.items(copy_state=False))[entry.metric]
+
+    def _key(self, module: Any, stage: Stage, name: str, loader: Loader = None) -> str:
+        key = module.metric_key(stage, name, loader)
         if not isinstance(key, str) or not key:
             raise DeclarationError(
                 f"{type(module).__name__}.metric_key({stage!r}, {name!r}) must return a non-empty string, got {key!r}."
@@ -166,34 +179,69 @@ class Recorder:
 
     # Update
 
-    def pending(self, stage: Stage) -> bool:
-        """Whether rows of ``stage`` wait to be computed."""
-        return stage in self.stages and self.stages[stage].pending()
+    def lost_without(self, hook: str, stage: Stage) -> str | None:
+        """Say what is lost where a hook of the mixin did not run, or ``None`` where nothing is."""
+        record = self.stages.get(stage)
+        if hook == "on_save_checkpoint":
+            return "best values would be missing in the checkpoint" if self.best.values else None
+        if record is None:
+            return None
+        if hook.endswith("_batch_start"):
+            return "rows of several dataloaders would be taken for one's" if record.count > 1 else None
+        if not record.pending():
+            return None
+        if hook.endswith("_start"):
+            return f"rows of an interrupted {stage!r} epoch would be counted again"
+        return f"the values of the {stage!r} epoch would be lost"
 
     # Compute
 
     def compute(self, module: Any, stage: Stage) -> Keyed:
-        """Compute what was fed and put it under its keys; the loss comes first."""
+        """Compute what was fed and put it under its keys: each dataloader by itself, then all of them; losses first."""
         record = self.stage(module, stage)
         options = options_of(module)
+        loaders = record.labels()
         entries: list[Entry] = []
-        if record.loss.update_called:
-            entries.append(Entry(RESERVED, RESERVED, None, record.loss.compute().float()))
-        fed = [name for name in record.metrics.names() if record.metrics.updated(name)]
-        empty = [name for name in record.metrics.names() if name not in fed]
-        on_error = self._warn_of_failure(stage) if options.on_error == "warn" else None
-        values = dict(record.metrics.compute_values(fed, on_error))
-        if not (record.logged_early and not fed):
-            self._check_empty(stage, empty, options)
-        for name, layout in record.layouts.items():
-            if name in values:
-                entries += flatten(name, layout, values[name], self.names_for(module, stage, name, layout))
-            elif name in empty and options.on_empty == "nan":
-                known = [e for e in record.known().values() if e.metric == name and e.is_scalar]
-                entries += [Entry(e.metric, e.path, e.label, torch.tensor(torch.nan)) for e in known]
+        for index, loader in enumerate(loaders):
+            entries += self._entries(module, stage, record, record.part(index), loader)
+        if options.pooled and len(loaders) > 1:
+            entries += self._entries(module, stage, record, record.pooled(), None)
         keyed = self._keyed(module, stage, entries)
         record.found = self._merged(record, keyed)
         return keyed
+
+    def _entries(self, module: Any, stage: Stage, record: StageRecord, part: Part, loader: Loader) -> Iterator[Entry]:
+        options = options_of(module)
+        if part.loss.update_called:
+            yield Entry(RESERVED, RESERVED, None, part.loss.compute().float(), loader=loader)
+        fed = [name for name in part.metrics.names() if part.metrics.updated(name)]
+        empty = [name for name in part.metrics.names() if name not in fed]
+        on_error = self._warn_of_failure(stage) if options.on_error == "warn" else None
+        values = dict(part.metrics.compute_values(fed, on_error))
+        if fed or not record.logged_early:
+            self._check_empty(stage, empty, options)
+        for name, layout in record.layouts.items():
+            if name in values:
+                names = self.names_for(module, stage, name, layout)
+                yield from (replace(entry, loader=loader) for entry in flatten(name, layout, values[name], names))
+            elif name in empty and options.on_empty == "nan":
+                for e in record.known().values():
+                    if e.metric == name and e.loader == loader and e.is_scalar:
+                        yield replace(e, value=torch.tensor(torch.nan))
+
+    def with_best(self, module: Any, stage: Stage, keyed: Keyed, *, fitting: bool) -> Keyed:
+        """Move the tracked best values, while fitting, and return ``keyed`` with the best so far of each."""
+        record = self.stages[stage]
+        result = dict(keyed)
+        for key, wanted in self._tracked(module, record.known()):
+            entry = record.known()[key]
+            mode = mode_of(key, wanted, entry.path, self._metric_of(record, entry))
+            if fitting and key in keyed:
+                self.best.move(key, mode, keyed[key].value)
+            if (best := self.best.get(key, mode)) is not None:
+                name = entry.metric + SUFFIX
+                result[key + SUFFIX] = Entry(name, entry.name + SUFFIX, None, best, loader=entry.loader)
+        return result
 
     def _warn_of_failure(self, stage: Stage) -> Callable[[ComputeError], None]:
         return lambda failure: self.say(f"{stage} {failure}", f"In stage {stage!r}: {failure}")
@@ -213,8 +261,9 @@ class Recorder:
     @staticmethod
     def _merged(record: StageRecord, keyed: Keyed) -> Keyed:
         """What is known of the keys: those just found, and, of metrics without a value now, those known before."""
-        seen = {entry.metric for entry in keyed.values()}
-        return keyed | {key: entry for key, entry in record.known().items() if entry.metric not in seen}
+        seen = {(entry.metric, entry.loader) for entry in keyed.values()}
+        known = record.known().items()
+        return keyed | {key: entry for key, entry in known if (entry.metric, entry.loader) not in seen}
 
     # Keys
 
@@ -223,8 +272,15 @@ class Recorder:
         record = self.stage(module, stage)
         keys = [key for key, entry in record.known().items() if entry.is_scalar]
         if record.found is None:
-            keys.insert(0, self._key(module, stage, RESERVED))
-        return keys
+            keys = [self._key(module, stage, RESERVED, loader) for loader in record.labels()] + keys
+        return keys + [key + SUFFIX for key, _ in self._best_keys(module, keys)]
+
+    def tracked_keys(self, module: Any) -> list[str]:
+        """Return the keys whose best value is tracked, of whatever stage."""
+        return list(options_of(module).track_best)
+
+    def _best_keys(self, module: Any, keys: Collection[str]) -> list[tuple[str, str]]:
+        return [(key, mode) for key, mode in options_of(module).track_best.items() if key in keys]
 
     def bar_keys(self, module: Any, stage: Stage, keyed: Keyed) -> set[str]:
         """Return the keys that go to the progress bar."""
@@ -249,6 +305,7 @@ class Recorder:
         forms |= {f"{stage}/{name}" for stage in STAGES if stage not in self.stages for name in metrics}
         class_names = options.class_names if isinstance(options.class_names, dict) else ()
         wanted = {"prog_bar": options.prog_bar, "figures": options.figures, "class_names": class_names}
+        wanted["track_best"] = tuple(options.track_best)
         for option, patterns in wanted.items():
             if patterns == MetricLogging.default(option):
                 continue
@@ -288,6 +345,10 @@ def check_bar(options: MetricLogging, stage: Stage, name: str, key: str) -> bool
     return any(matches(pattern, name, f"{stage}/{name}", key) for pattern in options.prog_bar)
 
 
+def _loader_names(options: MetricLogging, stage: Stage) -> tuple[str, ...]:
+    return {"train": (), "val": tuple(options.val_loaders), "test": tuple(options.test_loaders)}[stage]
+
+
 def entry_forms(stage: Stage, key: str, entry: Entry) -> tuple[str, ...]:
     """The forms of a name that a pattern may match: of the metric, of the entry, with the stage, and the key."""
     names = dict.fromkeys((entry.metric, entry.path, entry.name))
@@ -295,7 +356,9 @@ def entry_forms(stage: Stage, key: str, entry: Entry) -> tuple[str, ...]:
 
 
 def _source(stage: Stage, entry: Entry) -> str:
-    return f"metric {entry.metric!r} of stage {stage!r}" + (f" ({entry.name!r})" if entry.name != entry.metric else "")
+    what = f" ({entry.name!r})" if entry.name != entry.metric else ""
+    loader = "" if entry.loader is None else f", dataloader {entry.loader!r}"
+    return f"metric {entry.metric!r} of stage {stage!r}{loader}{what}"
 
 
 def _collision(key: str, ours: str, theirs: str) -> KeyCollisionError:

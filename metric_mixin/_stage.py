@@ -206,6 +206,11 @@ class StageMetrics(NamedCollection):
         """Whether the metric was updated since its last reset, through this collection or by itself."""
         return self._fed.get(name, 0) > 0 or _was_updated(self._member(name))
 
+    def mark_fed(self, name: str) -> None:
+        """Note that the state of a metric was set from outside; it stands alone until the next reset."""
+        self._sharing.part([name], self._member)
+        self._fed[name] = self._fed.get(name, 0) + 1
+
     def expected_keys(self) -> list[str]:
         """Keys of the scalars that class and settings promise."""
         return [

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metric_mixin._epoch import enter_train_epoch
 from metric_mixin._errors import (
     BatchError,
     ManualOptimizationError,
@@ -22,12 +23,13 @@ from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
 from metric_mixin._options import options_of
+from metric_mixin._record import Part
 from metric_mixin._recorder import check_bar
 from metric_mixin._trainer import running_stage, trainer_of
 from metric_mixin._types import Stage, as_stage
 
 
-def run(module: Any, log: Log, stage: Stage, batch: Any) -> Tensor:
+def run(module: Any, log: Log, stage: Stage, batch: Any, loader: int | None = None) -> Tensor:
     """Run the default step of a stage.
 
     Args:
@@ -35,6 +37,7 @@ def run(module: Any, log: Log, stage: Stage, batch: Any) -> Tensor:
         log: ``LightningModule.log`` of the module.
         stage: The stage of the step.
         batch: What the dataloader gave.
+        loader: Index of the dataloader; the running one where ``None``.
 
     Returns:
         The batch's loss, 0-d, with its graph.
@@ -59,14 +62,16 @@ def run(module: Any, log: Log, stage: Stage, batch: Any) -> Tensor:
     inputs, target = _pair(module, batch)
     outputs = module(inputs)
     loss = checked_loss(loss_fn(outputs, target))
-    feed(module, log, stage, loss, outputs, target, batch)
+    feed(module, log, stage, loader, loss, outputs, target, batch)
     return loss
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
-def feed(module: Any, log: Log, stage: Stage, loss: Tensor, outputs: Any, target: Any, batch: Any) -> None:
+def feed(
+    module: Any, log: Log, stage: Stage, loader: int | None, loss: Tensor, outputs: Any, target: Any, batch: Any
+) -> None:
     """Feed one batch of a default step to the epoch's loss and to the metrics; never a part of a compiled graph."""
-    record = module._metric_recorder.stage(module, stage)
+    part = _part(module, stage, loader)
     given = module.metric_inputs(outputs, target, batch)
     if not isinstance(given, tuple | dict):
         raise BatchError(
@@ -74,13 +79,13 @@ def feed(module: Any, log: Log, stage: Stage, loss: Tensor, outputs: Any, target
             f"arguments, got {describe(given)}."
         )
     if isinstance(given, tuple) and len(given) > 1:
-        _check_aggregators(record)
+        _check_aggregators(part)
     weight = module.batch_weight(target, batch)
     if isinstance(given, dict):
-        record.metrics.update_only(None, **given)
+        part.metrics.update_only(None, **given)
     else:
-        record.metrics.update_only(None, *given)
-    feed_loss(module, log, stage, loss, weight)
+        part.metrics.update_only(None, *given)
+    feed_loss(module, log, stage, loader, loss, weight)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
@@ -92,6 +97,7 @@ def update(
     *,
     metrics: str | Iterable[str] | None,
     stage: Stage | None,
+    loader: int | None,
 ) -> None:
     """Feed a hand-written step's values to some metrics or to the epoch's loss; see ``update_metrics``."""
     running = running_stage(trainer_of(module)) if stage is None else as_stage(stage)
@@ -101,10 +107,10 @@ def update(
             "'val', 'test'."
         )
     if metrics == RESERVED:
-        _update_loss(module, log, running, *args, **kwargs)
+        _update_loss(module, log, running, loader, *args, **kwargs)
         return
     names = [metrics] if isinstance(metrics, str) else None if metrics is None else list(metrics)
-    stage_metrics = module._metric_recorder.stage(module, running).metrics
+    stage_metrics = _part(module, running, loader).metrics
     if names is not None and RESERVED in names:
         raise UnknownMetricError(
             f"`update_metrics(metrics={names!r})`: {RESERVED!r} takes a loss and a weight, the metrics do not. "
@@ -119,17 +125,27 @@ def update(
     stage_metrics.update_only(names, *args, **kwargs)
 
 
-def _update_loss(module: Any, log: Log, stage: Stage, value: Any = None, weight: Any = None, **unknown: Any) -> None:
+def _part(module: Any, stage: Stage, loader: int | None) -> Part:
+    """Return where the rows of a dataloader go; in training, of the epoch that runs."""
+    if stage == "train":
+        enter_train_epoch(module)
+    part: Part = module._metric_recorder.stage(module, stage).part(loader)
+    return part
+
+
+def _update_loss(
+    module: Any, log: Log, stage: Stage, loader: int | None, value: Any = None, weight: Any = None, **unknown: Any
+) -> None:
     if value is None or weight is None or unknown:
         raise UpdateError("`update_metrics(value, weight, metrics='loss')` takes a batch's loss and its weight.")
-    feed_loss(module, log, stage, checked_loss(value), weight)
+    feed_loss(module, log, stage, loader, checked_loss(value), weight)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
-def feed_loss(module: Any, log: Log, stage: Stage, loss: Tensor, weight: Any) -> None:
+def feed_loss(module: Any, log: Log, stage: Stage, loader: int | None, loss: Tensor, weight: Any) -> None:
     """Add a batch to the epoch's loss; while training, log the batch's own on the steps that are logged."""
     recorder = module._metric_recorder
-    recorder.stage(module, stage).loss.update(loss, checked_weight(weight))
+    _part(module, stage, loader).loss.update(loss, checked_weight(weight))
     trainer = trainer_of(module)
     if stage != "train" or trainer is None:
         return

@@ -1,7 +1,8 @@
 """What the running Trainer says: a module in, its trainer, stage and step out. Reads, never changes.
 
 Private names read (Lightning 2.6.6): ``fit_loop.epoch_loop._batches_that_stepped``, ``_logger_connector`` with
-``should_update_logs``, ``LightningModule._current_fx_name``. Each has a public stand-in where it is missing.
+``should_update_logs``, ``LightningModule._current_fx_name``, and of an evaluation loop ``_is_sequential`` and
+``_logged_outputs``. Each has a stand-in where it is missing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,51 @@ def running_stage(trainer: Any | None) -> Stage | None:
     """Return the stage in which ``trainer`` is, or ``None`` outside of train, val and test."""
     stage = None if trainer is None else trainer.state.stage
     return None if stage is None else _STAGES.get(getattr(stage, "value", stage))
+
+
+def loader_count(trainer: Any, stage: Stage) -> int:
+    """Return the number of evaluation dataloaders that run one after the other; 1 where their batches come combined."""
+    if stage == "train":
+        return 1
+    batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+    batches = trainer.num_test_batches if stage == "test" else batches
+    loop = _evaluation_loop(trainer)
+    if not isinstance(batches, list) or not getattr(loop, "_is_sequential", True):
+        return 1
+    return max(1, len(batches))
+
+
+def logged_outputs(trainer: Any) -> list[dict[str, Any]] | None:
+    """Return the results of the running evaluation, a dict for each dataloader that gave a batch, or ``None``."""
+    outputs = getattr(_evaluation_loop(trainer), "_logged_outputs", None)
+    return outputs if isinstance(outputs, list) else None
+
+
+def _evaluation_loop(trainer: Any) -> Any:
+    if trainer.testing:
+        return trainer.test_loop
+    return trainer.fit_loop.epoch_loop.val_loop if is_fitting(trainer) else trainer.validate_loop
+
+
+def is_fitting(trainer: Any) -> bool:
+    """Whether ``trainer.fit`` runs, its sanity check and validation included."""
+    return bool(getattr(trainer.state.fn, "value", trainer.state.fn) == "fit")
+
+
+def train_position(trainer: Any) -> tuple[int, int]:
+    """Return the running training epoch and its number of batches done."""
+    return int(trainer.current_epoch), int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+
+
+def train_loaders_are_stateful(trainer: Any) -> bool:
+    """Whether each training dataloader goes on, after a resume, where it was; as Lightning looks at it."""
+    from torch.utils._pytree import tree_leaves
+
+    loaders = tree_leaves(getattr(trainer.train_dataloader, "iterables", trainer.train_dataloader))
+    return bool(loaders) and all(
+        callable(getattr(one, "state_dict", None)) and callable(getattr(one, "load_state_dict", None))
+        for one in loaders
+    )
 
 
 def logged_step(trainer: Any, stage: Stage, *, epoch_end: bool) -> int:

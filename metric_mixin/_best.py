@@ -1,0 +1,81 @@
+"""The best value so far of tracked keys: an epoch's scalars in, ``KEY_best`` out; moves only in ``fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.wrappers import MultitaskWrapper
+
+from metric_mixin._errors import OptionError
+from metric_mixin._layout import inner_metric
+from metric_mixin._names import RESERVED
+
+SUFFIX = "_best"
+
+
+class BestValues:
+    """Key to its mode and its best value so far, a 0-d CPU tensor."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[str, Tensor]] = {}
+
+    def move(self, key: str, mode: str, value: Tensor) -> None:
+        """Take a new value where it is better; NaN never is. Another mode than before begins anew."""
+        value = value.detach().cpu()
+        kept_mode, best = self.values.get(key, (mode, None))
+        if torch.isnan(value):
+            return
+        if best is None or kept_mode != mode or bool(value > best if mode == "max" else value < best):
+            self.values[key] = (mode, value)
+
+    def get(self, key: str, mode: str) -> Tensor | None:
+        """Return the best value of ``key`` so far, or ``None``."""
+        kept_mode, best = self.values.get(key, (mode, None))
+        return best if kept_mode == mode else None
+
+    def to_checkpoint(self) -> dict[str, dict[str, Any]]:
+        """Return plain containers and tensors."""
+        return {key: {"mode": mode, "value": value} for key, (mode, value) in self.values.items()}
+
+    def from_checkpoint(self, entry: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take the values of ``to_checkpoint`` instead of those kept."""
+        self.values = {key: (str(kept["mode"]), kept["value"]) for key, kept in entry.items()}
+
+
+def mode_of(key: str, wanted: str, path: str, metric: Metric | None) -> str:
+    """Return ``"max"`` or ``"min"`` for a tracked key.
+
+    Args:
+        key: The key, for the message.
+        wanted: What the option says; ``"auto"`` asks the metric.
+        path: Name of the metric with what follows it.
+        metric: The metric, or ``None`` for the loss.
+
+    Raises:
+        OptionError: ``"auto"``, and the metric does not tell.
+    """
+    if wanted != "auto":
+        return wanted
+    better = False if path == RESERVED else _higher_is_better(metric, path)
+    if better is None:
+        raise OptionError(
+            f"MetricLogging(track_best={{{key!r}: 'auto'}}): {type(metric).__name__} does not say whether higher is "
+            "better. Write 'max' or 'min'."
+        )
+    return "max" if better else "min"
+
+
+def _higher_is_better(metric: Any, path: str) -> bool | None:
+    if isinstance(metric, MultitaskWrapper):
+        tasks = dict(metric.items(flatten=False))
+        found = next((member for task, member in tasks.items() if f"/{task}" in path), None)
+        return None if found is None else _higher_is_better(found, path)
+    inner = inner_metric(metric)
+    if inner is not None:
+        return _higher_is_better(inner, path)
+    better: bool | None = getattr(metric, "higher_is_better", None)
+    return better

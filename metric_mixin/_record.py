@@ -1,0 +1,161 @@
+"""One stage: its metrics and its loss for each dataloader; fed, pooled, reset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.wrappers import MinMaxMetric
+
+from metric_mixin._keys import Entry
+from metric_mixin._layout import Layout
+from metric_mixin._loss import EpochLoss
+from metric_mixin._merge import merge_into
+from metric_mixin._stage import StageMetrics
+
+Loader = str | int | None
+"""A dataloader as ``metric_key`` gets it: its name, its index where it has none, ``None`` for a single one or all."""
+
+Keyed = dict[str, Entry]
+"""Entries by the key under which they are logged."""
+
+
+class Part:
+    """Metrics and loss of one dataloader."""
+
+    def __init__(self, metrics: StageMetrics) -> None:
+        self.metrics = metrics
+        self.loss = EpochLoss()
+
+    def another(self) -> Part:
+        """Return a part with the same metrics and no rows."""
+        part = Part(deepcopy(self.metrics))
+        part.reset()
+        for metric in part.lasting():
+            metric.min_val, metric.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+        part.to(self.loss.device)
+        return part
+
+    def pending(self) -> bool:
+        """Whether anything was fed since the last reset."""
+        return self.loss.update_called or any(self.metrics.updated(name) for name in self.metrics.names())
+
+    def merge(self, parts: list[Part]) -> None:
+        """Take the state of all ``parts``, as if their rows had been fed here."""
+        self.reset()
+        sources = [(part, dict(part.metrics.items(copy_state=False))) for part in parts]
+        for name, metric in self.metrics.items():
+            if fed := [metrics[name] for part, metrics in sources if part.metrics.updated(name)]:
+                merge_into(metric, fed)
+                self.metrics.mark_fed(name)
+        if losses := [part.loss for part in parts if part.loss.update_called]:
+            merge_into(self.loss, losses)
+
+    def lasting(self) -> Iterator[MinMaxMetric]:
+        """Metrics that keep something over epochs: of a ``MinMaxMetric`` a reset leaves its extremes."""
+        for metric in self.metrics.values(copy_state=False):
+            yield from (module for module in metric.modules() if isinstance(module, MinMaxMetric))
+
+    def reset(self) -> None:
+        """Forget the rows."""
+        self.metrics.reset()
+        with torch.inference_mode(False):
+            self.loss.reset()
+
+    def to(self, device: torch.device) -> None:
+        """Move every state to ``device``."""
+        if device.type == "mps":  # which has no float64
+            self.loss._apply(lambda t: t.float())
+        self.metrics.to(device)
+        self.loss.to(device)
+
+
+class StageRecord:
+    """One stage over its dataloaders, and what is known of its keys.
+
+    Attributes:
+        names: Names of the dataloaders, or none.
+        count: How many dataloaders there are.
+        running: Index of the dataloader whose batches come, ``None`` for a single one.
+        visited: Indices of the dataloaders that gave a batch in this epoch, in order.
+        layouts: What each metric returns.
+        promised: Keys that class and settings promise.
+        found: Keys as last computed.
+        logged_early: Whether ``log_metrics`` was called in this epoch.
+        epoch: What tells the running training epoch from the one before.
+    """
+
+    def __init__(self, metrics: StageMetrics) -> None:
+        self.parts: dict[int, Part] = {0: Part(metrics)}
+        self.all_rows: Part | None = None
+        self.names: tuple[str, ...] = ()
+        self.count = 1
+        self.running: int | None = None
+        self.visited: list[int] = []
+        self.layouts: dict[str, Layout] = {}
+        self.promised: Keyed = {}
+        self.found: Keyed | None = None
+        self.logged_early = False
+        self.epoch: tuple[Any, ...] | None = None
+
+    @property
+    def metrics(self) -> StageMetrics:
+        """The metrics of the first dataloader, which are those of a single one."""
+        return self.parts[0].metrics
+
+    def part(self, index: int | None = None) -> Part:
+        """Return the part of a dataloader, of the running one where ``index`` is ``None``; made when first needed."""
+        index = (self.running or 0) if index is None else index
+        if index not in self.parts:
+            self.parts[index] = self.parts[0].another()
+            self.count = max(self.count, index + 1)
+        return self.parts[index]
+
+    def labels(self) -> list[Loader]:
+        """The dataloaders as ``metric_key`` gets them."""
+        if self.names:
+            return list(self.names)
+        return [None] if self.count == 1 else list(range(self.count))
+
+    def pooled(self) -> Part:
+        """Return a part with the rows of all dataloaders, by merging states."""
+        if self.all_rows is None:
+            self.all_rows = self.parts[0].another()
+        self.all_rows.merge(list(self.parts.values()))
+        return self.all_rows
+
+    def pending(self) -> bool:
+        """Whether anything was fed since the last reset."""
+        return any(part.pending() for part in self.parts.values())
+
+    def reset(self) -> None:
+        """Forget the rows of an epoch."""
+        for part in self._all():
+            part.reset()
+        self.running = None
+        self.visited = []
+
+    def to(self, device: torch.device) -> None:
+        """Move every state to ``device``."""
+        for part in self._all():
+            part.to(device)
+
+    def known(self) -> Keyed:
+        """Keys and entries as last computed, or, before that, as class and settings promise."""
+        return self.promised if self.found is None else self.found
+
+    def extremes(self) -> list[tuple[Metric, Tensor, Tensor]]:
+        """What outlasts a reset, to be put back after a sanity check."""
+        return [(metric, metric.min_val, metric.max_val) for part in self._all() for metric in part.lasting()]
+
+    def put_back(self, extremes: list[tuple[Any, Tensor, Tensor]]) -> None:
+        """Undo what a sanity check did to what outlasts a reset."""
+        for metric, low, high in extremes:
+            metric.min_val, metric.max_val = low, high
+
+    def _all(self) -> list[Part]:
+        return [*self.parts.values(), *([self.all_rows] if self.all_rows is not None else [])]

@@ -1,0 +1,154 @@
+"""States and best values to and from a checkpoint: a stage in, tensors and plain containers out, and back.
+
+The entry says the epoch and the batches done, since states fit only where ``fit`` goes on in that very epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.wrappers import Running
+
+from metric_mixin._errors import ResumeError
+from metric_mixin._inputs import describe
+from metric_mixin._record import Part, StageRecord
+
+ENTRY = "metric_mixin"
+VERSION = 1
+_HINT = "Load the checkpoint with `MetricLogging(checkpoint_states=False)` to go on without it."
+
+
+def states_of(record: StageRecord) -> dict[str, Any]:
+    """Return the rows of a stage so far: by dataloader, metric and module, states on the CPU."""
+    return {str(index): _part_states(part) for index, part in record.parts.items() if part.pending()}
+
+
+def extremes_of(record: StageRecord) -> dict[str, Any]:
+    """Return what outlasts a reset, the extremes of each ``MinMaxMetric``, by dataloader and position."""
+    return {
+        str(index): [[metric.min_val.cpu(), metric.max_val.cpu()] for metric in part.lasting()]
+        for index, part in record.parts.items()
+    }
+
+
+def checked_entry(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the entry of a checkpoint, or ``None`` where it has none.
+
+    Raises:
+        ResumeError: The entry is damaged, or is none of ours.
+    """
+    entry = checkpoint.get(ENTRY)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or entry.get("version") != VERSION:
+        got = entry.get("version") if isinstance(entry, dict) else describe(entry)
+        raise ResumeError(f"The checkpoint's entry {ENTRY!r} must be a dict of version {VERSION}, got {got}. {_HINT}")
+    for field, kind in (("best", dict), ("train", dict), ("extremes", dict), ("epoch", int), ("batches", int)):
+        if not isinstance(entry.get(field), kind):
+            raise ResumeError(
+                f"The checkpoint's entry {ENTRY!r} is damaged: {field!r} must be {kind.__name__}, got "
+                f"{describe(entry.get(field))}. {_HINT}"
+            )
+    for key, kept in entry["best"].items():
+        value = kept.get("value") if isinstance(kept, dict) else None
+        if not isinstance(value, Tensor) or value.ndim or kept.get("mode") not in ("max", "min"):
+            raise ResumeError(
+                f"The checkpoint's entry {ENTRY!r} is damaged: the best value of {key!r} must be a mode and a 0-d "
+                f"tensor, got {describe(kept)}. {_HINT}"
+            )
+    return entry
+
+
+def restore_extremes(record: StageRecord, entry: Mapping[str, Any]) -> None:
+    """Give each ``MinMaxMetric`` the extremes that ``extremes_of`` saved, where there are as many as then."""
+    for index, kept in entry.items():
+        metrics = list(record.part(int(index)).lasting())
+        if len(metrics) == len(kept):
+            for metric, (low, high) in zip(metrics, kept, strict=True):
+                metric.min_val, metric.max_val = low, high
+
+
+def restore_states(record: StageRecord, entry: Mapping[str, Any]) -> list[str]:
+    """Give a stage the rows that ``states_of`` saved.
+
+    Returns:
+        Names of the metrics that have no states in the entry, or others than they have now; they begin without rows.
+
+    Raises:
+        ResumeError: The entry is damaged.
+    """
+    missing: list[str] = []
+    for index, states in entry.items():
+        if not isinstance(states, dict) or not isinstance(states.get("metrics"), dict):
+            raise ResumeError(f"The checkpoint's entry {ENTRY!r} is damaged: got {describe(states)}. {_HINT}")
+        part = record.part(int(index))
+        for name, metric in part.metrics.items():
+            kept = states["metrics"].get(name)
+            if kept is not None and _fits(metric, kept):
+                _restore(metric, kept)
+                part.metrics.mark_fed(name)
+            else:
+                missing.append(name)
+        if states.get("loss"):
+            _restore(part.loss, states["loss"])
+    return missing
+
+
+def _part_states(part: Part) -> dict[str, Any]:
+    metrics = {name: _states(metric) for name, metric in part.metrics.items() if part.metrics.updated(name)}
+    return {"metrics": metrics, "loss": _states(part.loss) if part.loss.update_called else {}}
+
+
+def _states(metric: Metric) -> dict[str, Any]:
+    """States of a metric and of those that it wraps, by the path of the module."""
+    return {
+        path: {
+            "count": module._num_vals_seen if isinstance(module, Running) else int(module._update_count),
+            "state": {name: _on_cpu(getattr(module, name)) for name in module._defaults},
+        }
+        for path, module in metric.named_modules()
+        if isinstance(module, Metric)
+    }
+
+
+def _on_cpu(state: Any) -> Any:
+    return state.detach().cpu().clone() if isinstance(state, Tensor) else [_on_cpu(item) for item in state]
+
+
+def _fits(metric: Metric, kept: Any) -> bool:
+    """Whether states of this kind, shape and dtype are those of the metric as it is now declared."""
+    modules = {path: module for path, module in metric.named_modules() if isinstance(module, Metric)}
+    if not isinstance(kept, dict) or kept.keys() != modules.keys():
+        return False
+    for path, module in modules.items():
+        state = kept[path].get("state") if isinstance(kept[path], dict) else None
+        if not isinstance(state, dict) or state.keys() != module._defaults.keys():
+            return False
+        for name, default in module._defaults.items():
+            value = state[name]
+            if isinstance(default, Tensor):
+                if not isinstance(value, Tensor) or value.shape != default.shape or value.dtype != default.dtype:
+                    return False
+            elif not isinstance(value, list) or not all(isinstance(item, Tensor) for item in value):
+                return False
+    return True
+
+
+def _restore(metric: Metric, kept: Mapping[str, Any]) -> None:
+    modules: dict[str, Any] = dict(metric.named_modules())
+    with torch.inference_mode(False):
+        for path, saved in kept.items():
+            module = modules[path]
+            for name, value in saved["state"].items():
+                device = module.device
+                moved = value.to(device).clone() if isinstance(value, Tensor) else [item.to(device) for item in value]
+                setattr(module, name, moved)
+            module._computed = None
+            if isinstance(module, Running):
+                module._num_vals_seen = int(saved["count"])
+            else:
+                module._update_count = int(saved["count"])
