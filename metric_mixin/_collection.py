@@ -15,6 +15,8 @@ from metric_mixin._errors import UnknownMetricError, closest
 class NamedCollection(MetricCollection):
     """Keeps metrics under keys that ``nn.ModuleDict`` accepts, and shows them under their names."""
 
+    version = 0  # counts changes of what is declared
+
     def names(self) -> list[str]:
         """Names of the metrics in the order of the declaration, without prefix and postfix."""
         return [_name(key) for key in self._modules]
@@ -38,8 +40,8 @@ class NamedCollection(MetricCollection):
         return self._decorated(_name(base))
 
     def _base_key(self, name: str) -> str:
-        name = name.removeprefix(self.prefix or "").removesuffix(self.postfix or "")
-        return _store(name)
+        bare = _store(name.removeprefix(self.prefix or "").removesuffix(self.postfix or ""))
+        return bare if bare in self._modules else _store(name)
 
     def __setitem__(self, key: str, module: torch.nn.Module) -> None:
         self._compute_groups_create_state_ref(copy=True)
@@ -59,6 +61,7 @@ class NamedCollection(MetricCollection):
 
     def _changed(self, name: str) -> None:
         """Called when the metric ``name`` was set or deleted."""
+        self.version += 1
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._base_key(key) in self._modules

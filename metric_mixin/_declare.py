@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import MetricTracker
 
@@ -83,13 +84,13 @@ def _members(declared: Any, path: str, origin: str, owner: str) -> Iterator[tupl
     elif isinstance(declared, MetricCollection):
         for name, metric in declared.items(keep_base=False, copy_state=True):
             yield _join(path, name), f"{origin}[{name!r}]", metric
-    elif isinstance(declared, Mapping):
+    elif isinstance(declared, Mapping | nn.ModuleDict):
         for name, value in declared.items():
             if not isinstance(name, str) or (fault := name_fault(name)):
                 fault = name_fault(name)
                 raise DeclarationError(f"{owner} declares a metric under the name {name!r}, which {fault}.")
             yield _join(path, name), f"{origin}[{name!r}]", value
-    elif isinstance(declared, Sequence) and not isinstance(declared, str | bytes):
+    elif isinstance(declared, Sequence | nn.ModuleList) and not isinstance(declared, str | bytes):
         for i, value in enumerate(declared):
             if not isinstance(value, Metric | MetricCollection | MetricTracker):
                 raise DeclarationTypeError(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from metric_mixin import _figures
 from metric_mixin._errors import MissingDependencyError, NoResultError
@@ -38,7 +43,7 @@ def begin(module: Any, stage: Stage) -> None:
     if trainer is None:
         return
     if stage == "train":
-        record.epoch = _train_epoch(recorder, trainer)
+        record.epoch = train_epoch(recorder, trainer)
         take_loaded(module, trainer, epoch_ends=False)
         check_monitors(module, trainer, "train", own_log_possible=not trains_without_own_code(module, trainer))
     else:
@@ -50,6 +55,7 @@ def begin_batch(module: Any, stage: Stage, loader: int | None = None) -> None:
     recorder = module._metric_recorder
     recorder.hook_calls[_BATCH_HOOKS[stage]] += 1
     if stage == "train":
+        recorder.last_batch = None
         enter_train_epoch(module)
         return
     record = recorder.stage(module, stage)
@@ -63,7 +69,7 @@ def enter_train_epoch(module: Any, *, epoch_ends: bool = False) -> None:
     recorder = module._metric_recorder
     record = recorder.stage(module, "train")
     trainer = trainer_of(module)
-    if trainer is None or record.epoch == (epoch := _train_epoch(recorder, trainer)):
+    if trainer is None or record.epoch == (epoch := train_epoch(recorder, trainer)):
         return
     if record.epoch is not None or recorder.loaded is not None:
         record.reset()
@@ -72,15 +78,18 @@ def enter_train_epoch(module: Any, *, epoch_ends: bool = False) -> None:
     take_loaded(module, trainer, epoch_ends=epoch_ends)
 
 
-def _train_epoch(recorder: Any, trainer: Any) -> tuple[Any, ...]:
+def train_epoch(recorder: Any, trainer: Any) -> tuple[Any, ...]:
+    """What tells the running training epoch from every other one."""
     return id(trainer), recorder.runs, trainer.current_epoch
 
 
-def finish(module: Any, log: Log, stage: Stage, *, early: bool = False) -> None:
+@contextmanager
+def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> Iterator[None]:
     """End an epoch, or, ``early``, what was fed of it so far: compute, log, draw, report, hand over, reset.
 
-    In a sanity check the values are computed, so that errors show, and nothing else happens. States are reset
-    whatever is raised.
+    The hook of a task behind the mixin runs in between, after the values are computed, since it may reset the metrics,
+    and before anything is reset, since it may compute them. In a sanity check the values are computed, so that errors
+    show, and nothing else happens. States are reset whatever is raised.
     """
     recorder = module._metric_recorder
     record = recorder.stage(module, stage)
@@ -90,17 +99,21 @@ def finish(module: Any, log: Log, stage: Stage, *, early: bool = False) -> None:
         if stage == "train":
             enter_train_epoch(module, epoch_ends=True)
     sanity = trainer is not None and trainer.sanity_checking
-    extremes = record.extremes() if sanity else []
     try:
-        keyed = recorder.compute(module, stage)
-        if not sanity and (keyed or not record.logged_early):
+        with record.untouched() if sanity else nullcontext():
+            keyed = recorder.compute(module, stage, sanity=sanity)
+        yield
+        if (keyed and not sanity) or not (sanity or record.logged_early):
             _publish(module, trainer, log, stage, keyed)
+        elif not sanity and not early and trainer is not None:
+            _log(module, trainer, log, stage, record.early)  # nothing came after it: the epoch ends with it
         if trainer is not None and is_fitting(trainer) and not early:
             _check_monitors(module, trainer, stage)
+        record.early = keyed if early else {}
     finally:
-        record.put_back(extremes)
         record.reset()
         record.logged_early = early
+        recorder.last_batch = None
 
 
 def _check_monitors(module: Any, trainer: Any, stage: Stage) -> None:
@@ -112,21 +125,33 @@ def _check_monitors(module: Any, trainer: Any, stage: Stage) -> None:
 
 def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> None:
     recorder = module._metric_recorder
-    record = recorder.stages[stage]
     keyed = recorder.with_best(module, stage, keyed, fitting=trainer is not None and is_fitting(trainer))
-    values = {key: mapped(lambda t: t.detach().cpu(), entry.value) for key, entry in keyed.items()}
+    values = {key: mapped(_kept, entry.value) for key, entry in keyed.items()}
     recorder.results[stage] = values
     recorder.reports[stage] = _report(trainer, module, stage, keyed, values)
     _say_arrays(module, stage, keyed)
     if trainer is not None:
-        scalars = {key: entry.value for key, entry in keyed.items() if entry.is_scalar}
-        places = {label: record.visited.index(i) for i, label in enumerate(record.labels()) if i in record.visited}
-        of_loader = {key: places[entry.loader] for key, entry in keyed.items() if entry.loader in places}
-        if len(record.labels()) == 1:
-            of_loader = {}
-        log_epoch(module, trainer, log, stage, scalars, recorder.bar_keys(module, stage, keyed), of_loader)
+        _log(module, trainer, log, stage, keyed)
         _draw(module, trainer, stage, keyed, values)
     module.on_metrics_computed(stage, values)
+
+
+def _log(module: Any, trainer: Any, log: Log, stage: Stage, keyed: Keyed) -> None:
+    recorder = module._metric_recorder
+    record = recorder.stages[stage]
+    scalars = {key: entry.value for key, entry in keyed.items() if entry.is_scalar}
+    loaders = record.labels()
+    places = {label: record.visited.index(i) for i, label in enumerate(loaders) if i in record.visited}
+    several = len(loaders) > 1
+    of_loader = {key: places[e.loader] for key, e in keyed.items() if several and e.loader in places}
+    log_epoch(module, trainer, log, stage, scalars, recorder.bar_keys(module, stage, keyed), of_loader)
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """A tensor for ``metric_results``: on the CPU, without a graph, and usable outside of inference mode."""
+    with torch.inference_mode(False):
+        tensor = tensor.detach().cpu()
+        return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _say_arrays(module: Any, stage: Stage, keyed: Keyed) -> None:

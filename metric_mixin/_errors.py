@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterable
 
@@ -112,9 +113,16 @@ def closest(name: str, candidates: Iterable[str]) -> str:
     return listed(difflib.get_close_matches(name, candidates, n=3, cutoff=0.4) or candidates[:10])
 
 
-def said(message: str, *, stacklevel: int = 2) -> None:
-    """Warn on rank zero; who says a thing once keeps track of that himself."""
+def said(message: str) -> None:
+    """Warn on rank zero, at the user's own line; who says a thing once keeps track of that himself."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    if getattr(rank_zero_only, "rank", 0) in (0, None):
-        warnings.warn(message, MetricMixinWarning, stacklevel=stacklevel + 1)
+    if getattr(rank_zero_only, "rank", 0) not in (0, None):
+        return
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_NOT_THE_USERS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, MetricMixinWarning, stacklevel=level)
+
+
+_NOT_THE_USERS = ("metric_mixin.", "lightning.", "pytorch_lightning.", "torch.", "contextlib")

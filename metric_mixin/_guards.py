@@ -50,26 +50,30 @@ def watch_hooks(cls: type, mixin: type) -> None:
     before = cls.__mro__[: cls.__mro__.index(mixin)]
     for hook in WATCHED:
         definer = next((base for base in before if hook in vars(base)), None)
-        if definer is not None and callable(vars(definer)[hook]) and not hasattr(vars(definer)[hook], _MARK):
-            setattr(cls, hook, _watched(hook, vars(definer)[hook], definer))
+        if definer is None:
+            continue
+        function = vars(definer)[hook]
+        if getattr(function, _MARK, None) is not function:
+            setattr(cls, hook, _watched(hook, function, definer))
 
 
 _MARK = "__metric_mixin_watched__"
 
 
-def _watched(hook: str, function: Callable[..., Any], definer: type) -> Callable[..., Any]:
-    @functools.wraps(function)
+def _watched(hook: str, function: Any, definer: type) -> Callable[..., Any]:
+    @functools.wraps(getattr(function, "__func__", function))
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder = self._metric_recorder
         calls = recorder.hook_calls[hook]
-        result = function(self, *args, **kwargs)
-        if recorder.hook_calls[hook] == calls and (lost := recorder.lost_without(hook, WATCHED[hook])):
-            raise ForgottenSuperError(
-                f"{definer.__name__}.{hook} did not call `super().{hook}()`, so {lost}. Call it in the hook."
-            )
+        result = function.__get__(self, type(self))(*args, **kwargs)
+        called = recorder.hook_calls[hook] > calls
+        if (not called or hook.endswith("epoch_end")) and (lost := recorder.lost_without(hook, WATCHED[hook])):
+            what = "fed metrics after" if called else "did not call"
+            where = "Feed them before it" if called else "Call it in the hook"
+            raise ForgottenSuperError(f"{definer.__name__}.{hook} {what} `super().{hook}()`, so {lost}. {where}.")
         return result
 
-    setattr(call, _MARK, True)
+    setattr(call, _MARK, call)
     return call
 
 

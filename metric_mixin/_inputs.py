@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from copy import copy
+from dataclasses import fields, is_dataclass
+from numbers import Real
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -45,6 +48,8 @@ def count_rows(target: Any, batch: Any) -> int:
     pair = is_pair(batch)
     inputs = batch[0] if pair else None
     rows = _rows(target)
+    if isinstance(target, Mapping) and isinstance(inputs, Tensor) and rows not in (None, _rows(inputs)):
+        return _uncounted(target)  # boxes of one image, say
     if rows is None and _of_tensors(target):
         rows = _rows_of_tensors(target, inputs)
     if rows is None:
@@ -53,12 +58,14 @@ def count_rows(target: Any, batch: Any) -> int:
         rows = (
             _rows_of_tensors(batch, None) if _of_tensors(batch) else None if isinstance(batch, tuple) else _rows(batch)
         )
-    if rows is None:
-        raise BatchError(
-            f"Cannot count the rows of a batch with target {describe(target)}. Override "
-            "`batch_weight(self, target, batch)` to return the number of rows, as an int or a 0-d tensor."
-        )
-    return rows
+    return _uncounted(target) if rows is None else rows
+
+
+def _uncounted(target: Any) -> NoReturn:
+    raise BatchError(
+        f"Cannot count the rows of a batch with target {describe(target)}. Override "
+        "`batch_weight(self, target, batch)` to return the number of rows, as an int or a 0-d tensor."
+    )
 
 
 def _rows(value: Any) -> int | None:
@@ -88,12 +95,13 @@ def _rows_of_tensors(target: Sequence[Any], inputs: Any) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def checked_weight(weight: Any) -> int | float | Tensor:
+def checked_weight(weight: Any) -> float | Tensor:
     """Return the weight of a batch, or raise ``BatchError`` where it is no number of rows, pixels or tokens."""
     if isinstance(weight, Tensor) and weight.ndim == 0 and not weight.is_complex():
-        return weight.detach()
-    if isinstance(weight, int | float) and not isinstance(weight, bool) and weight >= 0:
-        return weight
+        if weight.device.type != "cpu" or weight >= 0:  # elsewhere a look would wait for the device
+            return weight.detach()
+    elif not isinstance(weight, bool) and isinstance(weight, Real) and (number := float(weight)) >= 0:
+        return number
     raise BatchError(f"A weight of a batch must be a number of at least 0 or a 0-d tensor, got {describe(weight)}.")
 
 
@@ -124,15 +132,32 @@ def prepared(value: Any, dtype: torch.dtype) -> Any:
 
 
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Apply ``function`` to every tensor in nested tuples, lists and dicts."""
+    """Apply ``function`` to every tensor in nested tuples, lists, dicts and dataclasses; types are kept."""
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, tuple | list):
-        parts = [mapped(function, part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
+    if type(value) in (tuple, list):
+        return type(value)(mapped(function, part) for part in value)
+    if type(value) is dict:
         return {key: mapped(function, part) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(function, part) for part in value))
+    if isinstance(value, list | MutableMapping) or (is_dataclass(value) and not isinstance(value, type)):
+        return _mapped_copy(function, value)
     return value
+
+
+def _mapped_copy(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """A copy of a container of somebody's own class, with its parts mapped."""
+    result = copy(value)
+    if isinstance(value, list):
+        result[:] = [mapped(function, part) for part in value]
+    elif isinstance(value, MutableMapping):
+        for key, part in value.items():
+            result[key] = mapped(function, part)
+    else:
+        for field in fields(value):
+            object.__setattr__(result, field.name, mapped(function, getattr(value, field.name)))
+    return result
 
 
 def first_device(values: Iterable[Any]) -> torch.device | None:

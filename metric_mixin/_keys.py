@@ -97,7 +97,8 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
             yield from _flatten(metric, f"{path}/{key}", known.get(str(key), Scalar(known=False)), part, names)
     elif isinstance(layout, PerLabel) and (values := _vector(value)) is not None:
         if layout.size not in (None, len(values)):
-            yield Entry(metric, path, None, value, is_scalar=False)
+            scalar = _scalar(value)
+            yield Entry(metric, path, None, value if scalar is None else scalar, is_scalar=scalar is not None)
             return
         for label, one in zip(_labels(metric, layout, len(values), names), values, strict=True):
             yield Entry(metric, path, label, one)

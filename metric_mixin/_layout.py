@@ -162,7 +162,7 @@ def _plain(metric: Metric) -> Layout:
     averaged = hasattr(metric, "multioutput") or isinstance(metric, regression.RelativeSquaredError)
     if isinstance(outputs, int) and outputs > 1 and not averaged:
         return PerLabel(outputs, of="output")
-    return Scalar(known=type(metric).__module__.startswith("torchmetrics."))
+    return Scalar(known=type(metric).compute.__module__.startswith("torchmetrics."))
 
 
 def _per_class(metric: Metric) -> tuple[int | None, int] | None:

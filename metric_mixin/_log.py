@@ -14,8 +14,10 @@ from torch import Tensor
 from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
 from metric_mixin._types import Stage
 
+_IN_A_STEP = ("_batch_", "backward", "zero_grad", "optimizer")
+"""What is in the names of the hooks in which Lightning takes values of a step, and not of an epoch."""
+
 _STEP_HOOKS = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad")
-_EPOCH_HOOKS = ("epoch_start", "epoch_end")
 
 Log = Callable[..., None]
 
@@ -45,9 +47,17 @@ def log_epoch(
     """
     if trainer.barebones or not scalars:
         return
-    at_epoch = (running_hook(module) or "").endswith(_EPOCH_HOOKS)
+    hook = running_hook(module)
+    if hook is None or trainer._results is None:
+        _write_row(trainer, stage, scalars)
+        return
+    at_epoch = not hook.endswith("_step") and not any(part in hook for part in _IN_A_STEP)
     results = (logged_outputs(trainer) if at_epoch and stage != "train" else None) or []
     options = {"on_step": not at_epoch, "on_epoch": at_epoch, "batch_size": 1, "add_dataloader_idx": False}
+    for key, value in scalars.items():
+        if key not in of_loader:  # first: of keys that differ by an index alone Lightning prints the last
+            for result in results if of_loader else ():
+                result[key] = value
     for key, value in scalars.items():
         value = value.detach() if value.is_floating_point() else value.detach().double()
         own_results = results[of_loader[key]] if of_loader.get(key, len(results)) < len(results) else None

@@ -31,7 +31,7 @@ class EpochLoss(Metric):
         for state in ("weighted_sum", "weight"):
             self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, weight: int | float | Tensor) -> None:
+    def update(self, loss: Tensor, weight: float | Tensor) -> None:
         """Add one batch: its mean loss, 0-d, and its weight, e.g. its number of rows."""
         loss = loss.detach().to(self.weighted_sum)
         weight = torch.as_tensor(weight, device=loss.device, dtype=loss.dtype)

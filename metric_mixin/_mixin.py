@@ -195,7 +195,8 @@ class ManualMetricLoggingMixin(_Base):
 
     def log_metrics(self, stage: Stage) -> None:
         """Compute, log and reset the metrics of a stage now, on all ranks; the epoch's end then covers the rest."""
-        _epoch.finish(self, super().log, as_stage(stage), early=True)
+        with _epoch.finishing(self, super().log, as_stage(stage), early=True):
+            pass
 
     # Read
 
@@ -274,18 +275,18 @@ class ManualMetricLoggingMixin(_Base):
 
     def on_train_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""
-        super().on_train_epoch_end()
-        _epoch.finish(self, super().log, "train")
+        with _epoch.finishing(self, super().log, "train"):
+            super().on_train_epoch_end()
 
     def on_validation_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""
-        super().on_validation_epoch_end()
-        _epoch.finish(self, super().log, "val")
+        with _epoch.finishing(self, super().log, "val"):
+            super().on_validation_epoch_end()
 
     def on_test_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""
-        super().on_test_epoch_end()
-        _epoch.finish(self, super().log, "test")
+        with _epoch.finishing(self, super().log, "test"):
+            super().on_test_epoch_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save best values and the rows of a running training epoch."""
@@ -301,7 +302,8 @@ class ManualMetricLoggingMixin(_Base):
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Log as Lightning does, after a check that neither the key nor the metric is one of ours."""
-        self._metric_recorder.check_user_log(name, value, running_hook(self))
+        forked = bool(kwargs.get("on_step") and kwargs.get("on_epoch"))
+        self._metric_recorder.check_user_log(name, value, running_hook(self), forked=forked)
         super().log(name, value, *args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.wrappers import MinMaxMetric
 
 from metric_mixin._keys import Entry
@@ -86,6 +85,9 @@ class StageRecord:
         promised: Keys that class and settings promise.
         found: Keys as last computed.
         logged_early: Whether ``log_metrics`` was called in this epoch.
+        early: What it logged.
+        described: Version of the metrics for which layouts and keys were found out.
+        loss_noted: Whether the keys of the loss are among the promised ones.
         epoch: What tells the running training epoch from the one before.
     """
 
@@ -100,6 +102,9 @@ class StageRecord:
         self.promised: Keyed = {}
         self.found: Keyed | None = None
         self.logged_early = False
+        self.early: Keyed = {}
+        self.described = -1
+        self.loss_noted = False
         self.epoch: tuple[Any, ...] | None = None
 
     @property
@@ -148,14 +153,17 @@ class StageRecord:
         """Keys and entries as last computed, or, before that, as class and settings promise."""
         return self.promised if self.found is None else self.found
 
-    def extremes(self) -> list[tuple[Metric, Tensor, Tensor]]:
-        """What outlasts a reset, to be put back after a sanity check."""
-        return [(metric, metric.min_val, metric.max_val) for part in self._all() for metric in part.lasting()]
-
-    def put_back(self, extremes: list[tuple[Any, Tensor, Tensor]]) -> None:
-        """Undo what a sanity check did to what outlasts a reset."""
-        for metric, low, high in extremes:
-            metric.min_val, metric.max_val = low, high
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Put back, in the end, what outlasts a reset; for a sanity check, which leaves no trace."""
+        all_rows, parts = self.all_rows, self._all()
+        kept = [(metric, metric.min_val, metric.max_val) for part in parts for metric in part.lasting()]
+        try:
+            yield
+        finally:
+            self.all_rows = all_rows
+            for metric, low, high in kept:
+                metric.min_val, metric.max_val = low, high
 
     def _all(self) -> list[Part]:
         return [*self.parts.values(), *([self.all_rows] if self.all_rows is not None else [])]

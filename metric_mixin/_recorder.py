@@ -50,6 +50,8 @@ class Recorder:
         self.loaded: dict[str, Any] | None = None  # the entry of a checkpoint, until a training epoch takes or drops it
         self.runs = 0  # how many times `setup` ran
         self.step_epoch: tuple[Any, ...] | None = None
+        self.step_key: str | None = None  # of the batch's loss, once one was fed
+        self.last_batch: Any = None  # of a default training step, which an optimizer may call again
         self.monitors_checked: set[str] = set()
         self._said: set[str] = set()
 
@@ -57,7 +59,7 @@ class Recorder:
         """Warn, once for each thing ``about``."""
         if about not in self._said:
             self._said.add(about)
-            said(message, stacklevel=3)
+            said(message)
 
     # Declare
 
@@ -74,7 +76,7 @@ class Recorder:
             self._describe(module, stage, record)
             self.stages[stage] = record
         record = self.stages[stage]
-        if len(record.metrics) != len(record.layouts):  # a metric was added late
+        if record.described != record.metrics.version:  # a metric was added, replaced or deleted
             self._describe(module, stage, record)
         return record
 
@@ -101,6 +103,8 @@ class Recorder:
 
     def _describe(self, module: Any, stage: Stage, record: StageRecord) -> None:
         """Find out what each metric returns and which keys that promises; every check that needs no value."""
+        record.described = record.metrics.version
+        record.loss_noted = False
         record.layouts = {name: layout_of(metric) for name, metric in record.metrics.items(copy_state=False)}
         record.promised = self._keyed(module, stage, self._promised(module, stage, record))
         record.found = None
@@ -122,11 +126,25 @@ class Recorder:
         keyed = [(self._key(module, stage, entry.name, entry.loader), entry) for entry in entries]
         sources = [(key, _source(stage, entry)) for key, entry in keyed]
         tracked = self._tracked(module, dict(keyed))
-        check_distinct([*sources, *((key + SUFFIX, f"the best value of {key!r}") for key, _ in tracked)])
+        others = [(key + SUFFIX, f"the best value of {key!r}") for key, _ in tracked]
+        if stage == "train":
+            others.append((self._key(module, stage, f"{RESERVED}_step"), "the loss of a batch"))
+        other = {"train": "val", "val": "train"}.get(stage)  # the stages that run in one `fit`
+        if other in self.stages:
+            known = self.stages[other].known().items()
+            others += [(key, _source(other, entry)) for key, entry in known if entry.is_scalar]
+        check_distinct([*sources, *others])
         for key, source in sources:
             if key in self.user_keys:
                 raise _collision(key, source, self.user_keys[key])
         return dict(keyed)
+
+    def note_loss(self, module: Any, stage: Stage) -> None:
+        """Take note, on its first batch, that a loss is fed: its keys are ours from now on."""
+        record = self.stages[stage]
+        record.loss_noted = True
+        entries = [Entry(RESERVED, RESERVED, None, None, loader=loader) for loader in record.labels()]
+        record.promised = self._keyed(module, stage, [*entries, *record.promised.values()])
 
     def _tracked(self, module: Any, keyed: Keyed) -> list[tuple[str, str]]:
         """Keys among ``keyed`` whose best value is tracked, and how."""
@@ -169,6 +187,7 @@ class Recorder:
         names = getattr(getattr(trainer_of(module), "datamodule", None), "class_names", None)
         if names is None:
             return self.class_names
+        names = names.tolist() if hasattr(names, "tolist") else names
         if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
             raise ClassNamesError(
                 f"The datamodule's attribute `class_names` must be a sequence of strings, got {type(names).__name__} "
@@ -196,21 +215,23 @@ class Recorder:
 
     # Compute
 
-    def compute(self, module: Any, stage: Stage) -> Keyed:
+    def compute(self, module: Any, stage: Stage, *, sanity: bool = False) -> Keyed:
         """Compute what was fed and put it under its keys: each dataloader by itself, then all of them; losses first."""
         record = self.stage(module, stage)
         options = options_of(module)
         loaders = record.labels()
         entries: list[Entry] = []
         for index, loader in enumerate(loaders):
-            entries += self._entries(module, stage, record, record.part(index), loader)
+            entries += self._entries(module, stage, record, record.part(index), loader, sanity)
         if options.pooled and len(loaders) > 1:
-            entries += self._entries(module, stage, record, record.pooled(), None)
+            entries += self._entries(module, stage, record, record.pooled(), None, sanity)
         keyed = self._keyed(module, stage, entries)
         record.found = self._merged(record, keyed)
         return keyed
 
-    def _entries(self, module: Any, stage: Stage, record: StageRecord, part: Part, loader: Loader) -> Iterator[Entry]:
+    def _entries(
+        self, module: Any, stage: Stage, record: StageRecord, part: Part, loader: Loader, sanity: bool
+    ) -> Iterator[Entry]:
         options = options_of(module)
         if part.loss.update_called:
             yield Entry(RESERVED, RESERVED, None, part.loss.compute().float(), loader=loader)
@@ -218,12 +239,15 @@ class Recorder:
         empty = [name for name in part.metrics.names() if name not in fed]
         on_error = self._warn_of_failure(stage) if options.on_error == "warn" else None
         values = dict(part.metrics.compute_values(fed, on_error))
-        if fed or not record.logged_early:
+        if not sanity and (fed or not record.logged_early):
             self._check_empty(stage, empty, options)
+        arrays = {(e.metric, e.name) for e in record.known().values() if not e.is_scalar}
         for name, layout in record.layouts.items():
             if name in values:
                 names = self.names_for(module, stage, name, layout)
-                yield from (replace(entry, loader=loader) for entry in flatten(name, layout, values[name], names))
+                for entry in flatten(name, layout, values[name], names):
+                    once_an_array = (entry.metric, entry.name) in arrays
+                    yield replace(entry, loader=loader, is_scalar=entry.is_scalar and not once_an_array)
             elif name in empty and options.on_empty == "nan":
                 for e in record.known().values():
                     if e.metric == name and e.loader == loader and e.is_scalar:
@@ -271,7 +295,7 @@ class Recorder:
         """Return the keys that an epoch of ``stage`` logs, as far as they are known."""
         record = self.stage(module, stage)
         keys = [key for key, entry in record.known().items() if entry.is_scalar]
-        if record.found is None:
+        if record.found is None and not record.loss_noted:
             keys = [self._key(module, stage, RESERVED, loader) for loader in record.labels()] + keys
         return keys + [key + SUFFIX for key, _ in self._best_keys(module, keys)]
 
@@ -302,7 +326,9 @@ class Recorder:
             names = [RESERVED, f"{RESERVED}_step", *record.metrics.names()]
             forms |= {form for name in names for form in (name, f"{stage}/{name}", self._key(module, stage, name))}
         metrics = {name for record in self.stages.values() for name in record.metrics.names()}
-        forms |= {f"{stage}/{name}" for stage in STAGES if stage not in self.stages for name in metrics}
+        unbuilt = [stage for stage in STAGES if stage not in self.stages]
+        for stage in unbuilt:
+            forms |= {form for name in metrics for form in (f"{stage}/{name}", self._key(module, stage, name))}
         class_names = options.class_names if isinstance(options.class_names, dict) else ()
         wanted = {"prog_bar": options.prog_bar, "figures": options.figures, "class_names": class_names}
         wanted["track_best"] = tuple(options.track_best)
@@ -311,7 +337,8 @@ class Recorder:
                 continue
             for pattern in patterns:
                 below = any(pattern.startswith((f"{m}/", *(f"{s}/{m}/" for s in STAGES))) for m in metrics)
-                if not below and not any(matches(pattern, form) for form in forms):
+                later = len(unbuilt) > 1 and not pattern.startswith(tuple(f"{s}/" for s in self.stages))
+                if not below and not later and not any(matches(pattern, form) for form in forms):
                     self.say(
                         f"{option} {pattern}",
                         f"MetricLogging({option}=...): the pattern {pattern!r} matches no metric; the closest: "
@@ -320,8 +347,15 @@ class Recorder:
 
     # The user's own log
 
-    def check_user_log(self, name: object, value: object, hook: str | None) -> None:
-        """Raise where ``self.log`` is given one of our metrics or one of our keys; remember the key otherwise."""
+    def check_user_log(self, name: object, value: object, hook: str | None, *, forked: bool = False) -> None:
+        """Raise where ``self.log`` is given one of our metrics or one of our keys; remember the key otherwise.
+
+        Args:
+            name: The key.
+            value: The value.
+            hook: The hook in which it was called.
+            forked: Whether Lightning makes two more keys of it, of the step and of the epoch.
+        """
         if isinstance(value, Metric | MetricCollection):
             for stage, record in self.stages.items():
                 for metric_name, metric in record.metrics.items():
@@ -334,10 +368,13 @@ class Recorder:
         if not isinstance(name, str):
             return
         where = f"`self.log({name!r}, ...)`" + (f" in {hook}" if hook else "")
-        for stage, record in self.stages.items():
-            if (entry := record.known().get(name)) is not None and entry.is_scalar:
-                raise _collision(name, _source(stage, entry), where)
-        self.user_keys.setdefault(name, where)
+        for key in (name, f"{name}_step", f"{name}_epoch") if forked else (name,):
+            for stage, record in self.stages.items():
+                if (entry := record.known().get(key)) is not None and entry.is_scalar:
+                    raise _collision(key, _source(stage, entry), where)
+            if key == self.step_key:
+                raise _collision(key, "the loss of a batch", where)
+            self.user_keys.setdefault(key, where)
 
 
 def check_bar(options: MetricLogging, stage: Stage, name: str, key: str) -> bool:

@@ -85,8 +85,7 @@ class StageMetrics(NamedCollection):
         return self
 
     def _changed(self, name: str) -> None:
-        if "_sharing" not in self.__dict__:  # while torchmetrics makes an empty collection
-            return
+        super()._changed(name)
         self._fed.pop(name, None)
         metrics = dict(self._pairs())
         self._sharing.set_groups(metrics, safe_groups(metrics), changed=name, fed=bool(self._fed))
@@ -201,6 +200,11 @@ class StageMetrics(NamedCollection):
                 on_error(failure)
                 continue
             yield name, value
+
+    def taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return those of ``kwargs`` that the ``update`` of one of the metrics names."""
+        names = {key for _, metric in self._pairs() for key in _accepted(metric, kwargs)}
+        return {key: value for key, value in kwargs.items() if key in names}
 
     def updated(self, name: str) -> bool:
         """Whether the metric was updated since its last reset, through this collection or by itself."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metric_mixin._epoch import enter_train_epoch
+from metric_mixin._epoch import enter_train_epoch, train_epoch
 from metric_mixin._errors import (
     BatchError,
     ManualOptimizationError,
@@ -54,9 +54,10 @@ def run(module: Any, log: Log, stage: Stage, batch: Any, loader: int | None = No
             "Write `training_step` and feed the metrics with `self.update_metrics(...)`."
         )
     loss_fn = getattr(module, "loss", None)
-    if loss_fn is None:
+    if not callable(loss_fn):
+        has = "has no `loss`" if loss_fn is None else f"has a `loss` that is {describe(loss_fn)}"
         raise MissingLossError(
-            f"{name} has no `loss`: expected a method `loss(self, outputs, target)` or an attribute such as "
+            f"{name} {has}: expected a method `loss(self, outputs, target)` or an attribute such as "
             "`self.loss = nn.CrossEntropyLoss()`."
         )
     inputs, target = _pair(module, batch)
@@ -72,17 +73,22 @@ def feed(
 ) -> None:
     """Feed one batch of a default step to the epoch's loss and to the metrics; never a part of a compiled graph."""
     part = _part(module, stage, loader)
+    recorder = module._metric_recorder
+    if stage == "train" and trainer_of(module) is not None:
+        if batch is recorder.last_batch:  # an optimizer such as LBFGS runs a batch several times; its rows count once
+            return
+        recorder.last_batch = batch
     given = module.metric_inputs(outputs, target, batch)
     if not isinstance(given, tuple | dict):
         raise BatchError(
             f"{type(module).__name__}.metric_inputs must return a tuple of positional arguments or a dict of keyword "
             f"arguments, got {describe(given)}."
         )
-    if isinstance(given, tuple) and len(given) > 1:
+    if module.metric_inputs.__func__.__module__.startswith("metric_mixin."):
         _check_aggregators(part)
     weight = module.batch_weight(target, batch)
     if isinstance(given, dict):
-        part.metrics.update_only(None, **given)
+        part.metrics.update_only(None, **part.metrics.taken(given))
     else:
         part.metrics.update_only(None, *given)
     feed_loss(module, log, stage, loader, loss, weight)
@@ -109,7 +115,9 @@ def update(
     if metrics == RESERVED:
         _update_loss(module, log, running, loader, *args, **kwargs)
         return
-    names = [metrics] if isinstance(metrics, str) else None if metrics is None else list(metrics)
+    if not isinstance(metrics, str | Iterable | None):
+        raise UnknownMetricError(f"`update_metrics(metrics={metrics!r})`: expected a name or names of metrics.")
+    names = [metrics] if isinstance(metrics, str) else None if metrics is None else list(dict.fromkeys(metrics))
     stage_metrics = _part(module, running, loader).metrics
     if names is not None and RESERVED in names:
         raise UnknownMetricError(
@@ -133,11 +141,11 @@ def _part(module: Any, stage: Stage, loader: int | None) -> Part:
     return part
 
 
-def _update_loss(
-    module: Any, log: Log, stage: Stage, loader: int | None, value: Any = None, weight: Any = None, **unknown: Any
-) -> None:
-    if value is None or weight is None or unknown:
+def _update_loss(module: Any, log: Log, stage: Stage, loader: int | None, *given: Any, **unknown: Any) -> None:
+    if len(given) != 2 or any(one is None for one in given) or unknown:
         raise UpdateError("`update_metrics(value, weight, metrics='loss')` takes a batch's loss and its weight.")
+    value, weight = given
+    value = torch.tensor(float(value)) if isinstance(value, int | float) else value
     feed_loss(module, log, stage, loader, checked_loss(value), weight)
 
 
@@ -146,11 +154,13 @@ def feed_loss(module: Any, log: Log, stage: Stage, loader: int | None, loss: Ten
     """Add a batch to the epoch's loss; while training, log the batch's own on the steps that are logged."""
     recorder = module._metric_recorder
     _part(module, stage, loader).loss.update(loss, checked_weight(weight))
+    if not recorder.stages[stage].loss_noted:
+        recorder.note_loss(module, stage)
     trainer = trainer_of(module)
     if stage != "train" or trainer is None:
         return
-    epoch = (trainer.current_epoch, trainer.fit_loop.epoch_progress.total.ready)
-    key = module.metric_key(stage, f"{RESERVED}_step", None)
+    epoch = train_epoch(recorder, trainer)
+    key = recorder.step_key = module.metric_key(stage, f"{RESERVED}_step", None)
     bar = check_bar(options_of(module), stage, f"{RESERVED}_step", key)
     log_step(module, trainer, log, key, loss, first=recorder.step_epoch != epoch, bar=bar)
     recorder.step_epoch = epoch

@@ -65,7 +65,7 @@ def test_a_thing_said_is_a_user_warning_of_ours_at_the_caller(monkeypatch):
     from lightning.pytorch.utilities import rank_zero_only
 
     with pytest.warns(MetricMixinWarning, match="x is odd") as caught:
-        errors.said("x is odd", stacklevel=1)
+        errors.said("x is odd")
     assert caught[0].filename == __file__
     assert issubclass(MetricMixinWarning, UserWarning)
     monkeypatch.setattr(rank_zero_only, "rank", 1)
