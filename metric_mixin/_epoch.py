@@ -44,7 +44,7 @@ def begin(module: Any, stage: Stage) -> None:
         return
     if stage == "train":
         record.epoch = train_epoch(recorder, trainer)
-        take_loaded(module, trainer, epoch_ends=False)
+        take_loaded(module, trainer, announced=True)
         check_monitors(module, trainer, "train", own_log_possible=not trains_without_own_code(module, trainer))
     else:
         recorder.set_loaders(module, stage, loader_count(trainer, stage))
@@ -107,8 +107,6 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
             _publish(module, trainer, log, stage, keyed)
         elif not sanity and not early and trainer is not None:
             _log(module, trainer, log, stage, record.early)  # nothing came after it: the epoch ends with it
-        if trainer is not None and is_fitting(trainer) and not early:
-            _check_monitors(module, trainer, stage)
         record.early = keyed if early else {}
     finally:
         record.reset()
@@ -116,8 +114,14 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
         recorder.last_batch = None
 
 
-def _check_monitors(module: Any, trainer: Any, stage: Stage) -> None:
-    """Judge monitors as soon as the keys are known: of validation after the first one, a sanity check is enough."""
+def ended(module: Any, stage: Stage) -> None:
+    """When the end of an epoch is over, the user's own hook included: judge monitors, before any callback looks.
+
+    Keys of validation are known after the first one; a sanity check is enough.
+    """
+    trainer = trainer_of(module)
+    if trainer is None or not is_fitting(trainer) or module._metric_recorder.hook_depth:
+        return
     check_monitors(module, trainer, stage, own_log_possible=False)
     if stage == "val" and not trainer.sanity_checking:
         check_early_train_keys(module, trainer)

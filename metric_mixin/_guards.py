@@ -65,12 +65,18 @@ def _watched(hook: str, function: Any, definer: type) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder = self._metric_recorder
         calls = recorder.hook_calls[hook]
-        result = function.__get__(self, type(self))(*args, **kwargs)
+        recorder.hook_depth += 1
+        try:
+            result = function.__get__(self, type(self))(*args, **kwargs)
+        finally:
+            recorder.hook_depth -= 1
         called = recorder.hook_calls[hook] > calls
         if (not called or hook.endswith("epoch_end")) and (lost := recorder.lost_without(hook, WATCHED[hook])):
             what = "fed metrics after" if called else "did not call"
             where = "Feed them before it" if called else "Call it in the hook"
             raise ForgottenSuperError(f"{definer.__name__}.{hook} {what} `super().{hook}()`, so {lost}. {where}.")
+        if hook.endswith("epoch_end") and recorder.hook_depth == 0:
+            self._metric_epoch_ended(WATCHED[hook])
         return result
 
     setattr(call, _MARK, call)

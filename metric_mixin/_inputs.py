@@ -131,6 +131,15 @@ def prepared(value: Any, dtype: torch.dtype) -> Any:
     return mapped(one, value)
 
 
+def has_half(value: Any) -> bool:
+    """Whether a tensor of half precision is among ``value``, its tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return value.dtype in _HALF
+    if isinstance(value, Mapping):
+        return any(has_half(part) for part in value.values())
+    return isinstance(value, tuple | list) and any(has_half(part) for part in value)
+
+
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Apply ``function`` to every tensor in nested tuples, lists, dicts and dataclasses; types are kept."""
     if isinstance(value, Tensor):

@@ -200,4 +200,9 @@ def _vector(value: Any) -> Sequence[Any] | None:
 def _scalar(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value.reshape(()) if value.numel() == 1 else None
-    return torch.tensor(value) if isinstance(value, Number) else None
+    if not isinstance(value, Number):
+        return None
+    try:
+        return torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # a number that no dtype holds: fractions, 2**70
+        return torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]

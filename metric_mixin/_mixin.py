@@ -56,6 +56,8 @@ class ManualMetricLoggingMixin(_Base):
         super().__init_subclass__(**kwargs)
         check_bases(cls, ManualMetricLoggingMixin)
         watch_hooks(cls, ManualMetricLoggingMixin)
+        properties = [name for name, value in vars(ManualMetricLoggingMixin).items() if isinstance(value, property)]
+        cls.__jit_unused_properties__ = [*getattr(cls, "__jit_unused_properties__", ()), *properties]
 
     # Declare: what a subclass may override
 
@@ -277,16 +279,19 @@ class ManualMetricLoggingMixin(_Base):
         """Compute, log, draw, report and reset."""
         with _epoch.finishing(self, super().log, "train"):
             super().on_train_epoch_end()
+        self._metric_epoch_ended("train")
 
     def on_validation_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""
         with _epoch.finishing(self, super().log, "val"):
             super().on_validation_epoch_end()
+        self._metric_epoch_ended("val")
 
     def on_test_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""
         with _epoch.finishing(self, super().log, "test"):
             super().on_test_epoch_end()
+        self._metric_epoch_ended("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save best values and the rows of a running training epoch."""
@@ -328,6 +333,10 @@ class ManualMetricLoggingMixin(_Base):
         if recorder is None:
             recorder = self.__dict__["_metric_recorder_"] = Recorder()
         return recorder
+
+    def _metric_epoch_ended(self, stage: Stage) -> None:
+        """Called after each end of an epoch, again when a hook that overrides it returns."""
+        _epoch.ended(self, stage)
 
     def _stage_metrics(self, stage: Stage) -> StageMetrics:
         try:

@@ -89,6 +89,7 @@ def _wrong(option: str, value: object, expected: str) -> OptionError:
 
 
 def _strings(option: str, value: Any) -> tuple[str, ...]:
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array of numpy's
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(v, str) and v for v in value):
         raise _wrong(option, value, "a tuple or list of non-empty strings (write a single one as ('x',))")
     return tuple(value)

@@ -46,6 +46,7 @@ class Recorder:
         self.user_keys: dict[str, str] = {}
         self.class_names: tuple[str, ...] | None = None
         self.hook_calls: Counter[str] = Counter()
+        self.hook_depth = 0  # of overridden hooks that run
         self.best = BestValues()
         self.loaded: dict[str, Any] | None = None  # the entry of a checkpoint, until a training epoch takes or drops it
         self.runs = 0  # how many times `setup` ran

@@ -64,8 +64,15 @@ def load(module: Any, checkpoint: dict[str, Any]) -> None:
                 restore_extremes(recorder.stages[stage], extremes)
 
 
-def take_loaded(module: Any, trainer: Any, *, epoch_ends: bool) -> None:
-    """On the first step of a training epoch: take the loaded rows where this epoch goes on, or drop them and say so."""
+def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_ends: bool = False) -> None:
+    """On the first step of a training epoch: take the loaded rows where this epoch goes on, or drop them and say so.
+
+    Args:
+        module: The module.
+        trainer: Its Trainer, fitting.
+        announced: Whether Lightning announced the epoch, so that no batch of it is done.
+        epoch_ends: Whether the epoch ends at once, so that no batch of it is left.
+    """
     recorder = module._metric_recorder
     entry, recorder.loaded = recorder.loaded, None
     if entry is None:
@@ -79,7 +86,7 @@ def take_loaded(module: Any, trainer: Any, *, epoch_ends: bool) -> None:
                 f"Resumed within epoch {epoch}: the checkpoint has no states of {', '.join(map(repr, missing))} as "
                 "declared now, so their values of this epoch cover the rows since the resume.",
             )
-    elif batches or entry["train"]:
+    elif entry["train"] or (batches and not announced):
         saved = f"epoch {entry['epoch']} after {entry['batches']} batches" if entry["train"] else f"epoch {epoch}"
         recorder.say(
             "resume",

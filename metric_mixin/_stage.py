@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
 from metric_mixin._errors import ComputeError, KeyCollisionError, UnknownMetricError, UpdateError
 from metric_mixin._groups import safe_groups
-from metric_mixin._inputs import exact_numerics, first_device, prepared
+from metric_mixin._inputs import exact_numerics, first_device, has_half, prepared
 from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import inner_metric, layout_of
+from metric_mixin._precision import widened
 from metric_mixin._sharing import Sharing
 
 
@@ -79,6 +81,7 @@ class StageMetrics(NamedCollection):
     def keep_dtype(self, dtype: torch.dtype) -> StageMetrics:
         """Keep floating-point states in ``dtype`` from now on, those of double precision excepted."""
         self.metric_dtype = dtype
+        self._compute_groups_create_state_ref(copy=True)
         for _, metric in self._pairs():
             metric._apply(lambda t: t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t)
         self._changed("")
@@ -108,12 +111,14 @@ class StageMetrics(NamedCollection):
     def update_only(self, names: Collection[str] | None, /, *args: Any, **kwargs: Any) -> None:
         """Update the named metrics, or all where ``names`` is ``None``; a name that is not declared is an error."""
         wanted = self.names() if names is None else names
+        widen = widened if has_half((args, kwargs)) else nullcontext
         args, kwargs = self._prepared(wanted, args, kwargs)
         with exact_numerics(self.metric_dtype):
             for name in self._sharing.leaders(wanted, self._member):
                 metric = self._member(name)
                 try:
-                    metric.update(*args, **_accepted(metric, kwargs))
+                    with widen(metric):
+                        metric.update(*args, **_accepted(metric, kwargs))
                 except Exception as error:
                     raise self._refused(name, error) from error
         for name in wanted:

@@ -19,6 +19,7 @@ ORDER = [
     "_keys",
     "_inputs",
     "_groups",
+    "_precision",
     "_sharing",
     "_labels",
     "_merge",
