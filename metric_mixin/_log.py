@@ -1,7 +1,8 @@
 """Scalars -> Trainer and loggers: values by key in; what Lightning's own ``log`` would have put, put there.
 
-Private name used (Lightning 2.6.6): ``trainer._logger_connector.log_metrics``, which writes a row outside of the
-epoch's end; without it, the loggers are called directly.
+Private names used (Lightning 2.5.1 and 2.6.6): ``trainer._logger_connector.log_metrics``, which writes a row outside of
+the epoch's end, and its ``_callback_metrics`` and ``_progress_bar_metrics``, for keys of one of several dataloaders.
+Without them the loggers, and ``log``, are called directly.
 """
 
 from __future__ import annotations
@@ -60,13 +61,28 @@ def log_epoch(
                 result[key] = value
     for key, value in scalars.items():
         value = value.detach() if value.is_floating_point() else value.detach().double()
-        own_results = results[of_loader[key]] if of_loader.get(key, len(results)) < len(results) else None
-        to_loggers = None if at_epoch and own_results is None else False
-        log(key, value, prog_bar=key in bar, logger=to_loggers, **options)
-        if own_results is not None:
-            own_results[key] = value
+        if of_loader.get(key, len(results)) < len(results):
+            results[of_loader[key]][key] = value
+            if _seen_by_callbacks(trainer, key, value, bar=key in bar):
+                continue
+            log(key, value, prog_bar=key in bar, logger=False, **options)
+        else:
+            log(key, value, prog_bar=key in bar, logger=None if at_epoch else False, **options)
     if not at_epoch:
         _write_row(trainer, stage, scalars)
+
+
+def _seen_by_callbacks(trainer: Any, key: str, value: Tensor, *, bar: bool) -> bool:
+    """Put a value where ``log(..., logger=False)`` would: Lightning 2.5 refuses keys that have a loader's index."""
+    connector = getattr(trainer, "_logger_connector", None)
+    callback = getattr(connector, "_callback_metrics", None)
+    on_bar = getattr(connector, "_progress_bar_metrics", None)
+    if not isinstance(callback, dict) or not isinstance(on_bar, dict):
+        return False
+    callback[key] = value
+    if bar:
+        on_bar[key] = value.item()
+    return True
 
 
 def log_step(module: Any, trainer: Any, log: Log, key: str, value: Tensor, *, first: bool, bar: bool) -> None:

@@ -251,7 +251,7 @@ def test_it_is_made_like_a_metric_collection(make):
     """What a MetricCollection accepts is accepted with the same names; the given objects are used."""
     a, b = micro(), recalls()
     stage = StageMetrics(*make(a, b))
-    assert list(stage) == list(MetricCollection(*make(micro(), recalls())))
+    assert list(stage) == ["MulticlassAccuracy", "MulticlassRecall"]
     assert stage["MulticlassAccuracy"] is a
     assert stage["MulticlassRecall"] is b
 
