@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import MultitaskWrapper
 
 from metric_mixin._errors import OptionError
 from metric_mixin._layout import inner_metric
-from metric_mixin._names import RESERVED
 
 SUFFIX = "_best"
 
@@ -52,7 +51,7 @@ def mode_of(key: str, wanted: str, path: str, metric: Metric | None) -> str:
     Args:
         key: The key, for the message.
         wanted: What the option says; ``"auto"`` asks the metric.
-        path: Name of the metric with what follows it.
+        path: What follows the metric's name in the key, without its slash.
         metric: The metric, or ``None`` for the loss.
 
     Raises:
@@ -60,7 +59,7 @@ def mode_of(key: str, wanted: str, path: str, metric: Metric | None) -> str:
     """
     if wanted != "auto":
         return wanted
-    better = False if path == RESERVED else _higher_is_better(metric, path)
+    better = False if metric is None else _higher_is_better(metric, path)
     if better is None:
         raise OptionError(
             f"MetricLogging(track_best={{{key!r}: 'auto'}}): {type(metric).__name__} does not say whether higher is "
@@ -70,10 +69,13 @@ def mode_of(key: str, wanted: str, path: str, metric: Metric | None) -> str:
 
 
 def _higher_is_better(metric: Any, path: str) -> bool | None:
-    if isinstance(metric, MultitaskWrapper):
-        tasks = dict(metric.items(flatten=False))
-        found = next((member for task, member in tasks.items() if f"/{task}" in path), None)
-        return None if found is None else _higher_is_better(found, path)
+    if isinstance(metric, MultitaskWrapper | MetricCollection):
+        members = metric.items(flatten=False) if isinstance(metric, MultitaskWrapper) else metric.items()
+        named = [(name, member) for name, member in members if f"{path}/".startswith(f"{name}/")]
+        if not named:
+            return None
+        name, member = max(named, key=lambda pair: len(pair[0]))
+        return _higher_is_better(member, path[len(name) + 1 :])
     inner = inner_metric(metric)
     if inner is not None:
         return _higher_is_better(inner, path)

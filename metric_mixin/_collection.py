@@ -43,8 +43,19 @@ class NamedCollection(MetricCollection):
         bare = _store(name.removeprefix(self.prefix or "").removesuffix(self.postfix or ""))
         return bare if bare in self._modules else _store(name)
 
+    def named_children(self) -> Iterator[tuple[str, torch.nn.Module]]:
+        """Storage keys and metrics, each with its state."""
+        self._compute_groups_create_state_ref()
+        return super().named_children()
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if isinstance(value, Metric):
+            self._compute_groups_create_state_ref(copy=True)
+        return value
+
     def __setitem__(self, key: str, module: torch.nn.Module) -> None:
-        self._compute_groups_create_state_ref(copy=True)
+        self._settle()
         device = next((metric.device for metric in self._modules.values()), None)
         super().__setitem__(_store(key), module if device is None else module.to(device))
         self._changed(_name(_store(key)))
@@ -55,13 +66,21 @@ class NamedCollection(MetricCollection):
 
     def __delitem__(self, key: str) -> None:
         key = self._key(_name(self._base_key(key)))
-        self._compute_groups_create_state_ref(copy=True)
+        self._settle()
         super().__delitem__(key)
         self._changed(_name(key))
+
+    def _settle(self) -> None:
+        """Called before a metric is set or deleted."""
 
     def _changed(self, name: str) -> None:
         """Called when the metric ``name`` was set or deleted."""
         self.version += 1
+
+    def clear(self) -> None:
+        """Delete every metric."""
+        for name in self.names():
+            del self[self._decorated(name)]
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._base_key(key) in self._modules

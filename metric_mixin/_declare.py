@@ -32,7 +32,7 @@ def declare(declared: Any, *more: Any, owner: str = "the declaration") -> dict[s
         DeclarationError: A name is not legal, or is the reserved ``loss``.
         KeyCollisionError: Two metrics have one name.
 
-    Example:
+    Examples:
         >>> from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
         >>> list(declare({"all": {"acc": BinaryAccuracy()}, "f1": BinaryF1Score()}))
         ['all/acc', 'f1']

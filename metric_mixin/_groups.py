@@ -32,24 +32,24 @@ _COMMON = (
 """Settings of every metric that decide when and how its state is updated or exchanged."""
 
 _STATES: tuple[tuple[tuple[type, ...], tuple[str, ...]], ...] = (
-    ((c.BinaryStatScores,), ("threshold", "multidim_average", "ignore_index", "validate_args")),
+    ((c.BinaryStatScores,), ("threshold", "multidim_average", "ignore_index")),
     (
         (c.MulticlassStatScores,),
-        ("num_classes", "top_k", "micro average", "multidim_average", "ignore_index", "validate_args"),
+        ("num_classes", "top_k", "micro average", "multidim_average", "ignore_index"),
     ),
     (
         (c.MultilabelStatScores,),
-        ("num_labels", "threshold", "multidim_average", "ignore_index", "validate_args"),
+        ("num_labels", "threshold", "multidim_average", "ignore_index"),
     ),
-    ((c.BinaryConfusionMatrix,), ("threshold", "ignore_index", "validate_args")),
-    ((c.MulticlassConfusionMatrix,), ("num_classes", "ignore_index", "validate_args")),
-    ((c.MultilabelConfusionMatrix,), ("num_labels", "threshold", "ignore_index", "validate_args")),
-    ((c.BinaryPrecisionRecallCurve,), ("thresholds", "ignore_index", "validate_args")),
+    ((c.BinaryConfusionMatrix,), ("threshold", "ignore_index")),
+    ((c.MulticlassConfusionMatrix,), ("num_classes", "ignore_index")),
+    ((c.MultilabelConfusionMatrix,), ("num_labels", "threshold", "ignore_index")),
+    ((c.BinaryPrecisionRecallCurve,), ("thresholds", "ignore_index", "normalization")),
     (
         (c.MulticlassPrecisionRecallCurve,),
-        ("num_classes", "thresholds", "micro average", "ignore_index", "validate_args"),
+        ("num_classes", "thresholds", "micro average", "ignore_index"),
     ),
-    ((c.MultilabelPrecisionRecallCurve,), ("num_labels", "thresholds", "ignore_index", "validate_args")),
+    ((c.MultilabelPrecisionRecallCurve,), ("num_labels", "thresholds", "ignore_index")),
     ((regression.MeanSquaredError,), ("num_outputs",)),
     ((regression.MeanAbsoluteError,), ("num_outputs",)),
     ((regression.PearsonCorrCoef,), ("num_outputs",)),
@@ -77,16 +77,20 @@ _UPDATES: dict[Any, tuple[int, tuple[str, ...]]] = {
     cls.__dict__["update"]: (family, settings) for family, (classes, settings) in enumerate(_STATES) for cls in classes
 }
 
-_HARMLESS = frozenset({"__init__", "compute", "plot", "higher_is_better", "is_differentiable", "full_state_update"})
+_HARMLESS = frozenset(
+    {"_abc_impl", "__init__", "compute", "plot", "higher_is_better", "is_differentiable", "full_state_update"}
+)
 
 
 def safe_groups(metrics: Mapping[str, Metric]) -> list[list[str]]:
     """Return the names of ``metrics`` in groups that may share one state and one update.
 
-    Each name is in one group; groups and names stand in the order given. A ``ClasswiseWrapper`` counts as the metric
-    it wraps. Unknown classes, subclasses that change how a state is kept, and settings that cannot be read stand alone.
+    Each name is in one group; groups stand in the order given. A ``ClasswiseWrapper`` counts as the metric it wraps.
+    Unknown classes, subclasses that change how a state is kept, and settings that cannot be read stand alone. Names
+    stand in the order given too, but a metric that validates its inputs comes first, so that it is the one that is
+    updated: valid inputs give one state, and invalid ones are refused, as they would be if each were updated.
 
-    Example:
+    Examples:
         >>> from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
         >>> safe_groups({"a": BinaryAccuracy(0.5), "b": BinaryAccuracy(0.9), "f": BinaryF1Score(0.5)})
         [['a', 'f'], ['b']]
@@ -94,7 +98,11 @@ def safe_groups(metrics: Mapping[str, Metric]) -> list[list[str]]:
     groups: dict[Hashable, list[str]] = {}
     for name, metric in metrics.items():
         groups.setdefault(_state_key(keeper(metric)) or name, []).append(name)
-    return list(groups.values())
+    return [sorted(group, key=lambda name: not _validates(metrics[name])) for group in groups.values()]
+
+
+def _validates(metric: Metric) -> bool:
+    return bool(getattr(keeper(metric), "validate_args", True))
 
 
 def keeper(metric: Metric) -> Metric:
@@ -105,7 +113,7 @@ def keeper(metric: Metric) -> Metric:
 def _state_key(metric: Metric) -> Hashable | None:
     """Everything that the state of ``metric`` depends on, or ``None`` where that is not known."""
     update = getattr(getattr(metric.update, "__wrapped__", None), "__func__", None)
-    if update not in _UPDATES or not _plain_subclass(type(metric)):
+    if update not in _UPDATES or not _plain_subclass(type(metric)) or _replaced_methods(metric):
         return None
     family, settings = _UPDATES[update]
     try:
@@ -121,6 +129,8 @@ def _state_key(metric: Metric) -> Hashable | None:
 def _setting(metric: Metric, name: str) -> Hashable:
     if name == "micro average":
         return getattr(metric, "average", None) == "micro"
+    if name == "normalization":  # from torchmetrics 1.8 on
+        return _readable(getattr(metric, name, None))
     return _readable(getattr(metric, name))
 
 
@@ -132,6 +142,11 @@ def _readable(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return value.dtype, tuple(value.shape), tuple(value.flatten().tolist())
     return tuple(value) if isinstance(value, list) else value
+
+
+def _replaced_methods(metric: Metric) -> bool:
+    """Whether a method of the class was replaced on the object, other than those that torchmetrics wraps itself."""
+    return any(callable(getattr(type(metric), name, None)) for name in vars(metric).keys() - {"update", "compute"})
 
 
 def _plain_subclass(cls: type) -> bool:

@@ -56,7 +56,7 @@ def flatten(metric: str, layout: Layout, value: Any, names: Sequence[str] | None
     Raises:
         ClassNamesError: There is another number of names than of classes.
 
-    Example:
+    Examples:
         >>> from torch import tensor
         >>> [e.name for e in flatten("recall", PerLabel(2), tensor([1.0, 0.5]), ["cat", "dog"])]
         ['recall/cat', 'recall/dog']

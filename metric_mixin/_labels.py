@@ -8,26 +8,29 @@ device, the minimum and maximum of the epoch are kept there and read when it is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.metric import CompositionalMetric
+from torchmetrics.wrappers import MultitaskWrapper
+from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._errors import LabelRangeError
 from metric_mixin._layout import inner_metric
 
 _Range = tuple[int, int | None]  # number of classes, ignore_index
+_Key = tuple[str | None, _Range]  # task of a MultitaskWrapper, and the range
 
 
 class LabelRanges:
     """The classes of each metric that has labels, and the extremes that were seen where they are read later."""
 
-    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
-        ranges = {name: _range(metric) for name, metric in (metrics or {}).items()}
-        self._ranges: dict[str, _Range] = {name: found for name, found in ranges.items() if found is not None}
-        self._seen: dict[tuple[_Range, str], tuple[str, Tensor, Tensor]] = {}
+    def __init__(self, metrics: Mapping[str, Metric] | None = None, before: LabelRanges | None = None) -> None:
+        self._ranges = {name: found for name, metric in (metrics or {}).items() if (found := list(_ranges(metric)))}
+        self._seen: dict[tuple[_Key, str], tuple[str, Tensor, Tensor]] = {} if before is None else before._seen
 
     def check(self, names: Collection[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Check the labels of one batch for the metrics of ``names``.
@@ -37,42 +40,58 @@ class LabelRanges:
         """
         if not self._ranges:
             return
-        first = {found: name for name in reversed(list(names)) if (found := self._ranges.get(name)) is not None}
-        for position, what in enumerate(("preds", "target")):
-            labels = args[position] if position < len(args) else kwargs.get(what)
-            if not isinstance(labels, Tensor) or labels.is_floating_point() or not labels.numel():
-                continue
-            if labels.dtype == torch.bool or labels.is_complex():
-                continue
-            for found, name in first.items():
-                self._check(labels, what, found, name)
+        first = {key: name for name in reversed(list(names)) for key in self._ranges.get(name, ())}
+        preds, target = (_argument(args, kwargs, i, what) for i, what in enumerate(("preds", "target")))
+        for (task, found), name in first.items():
+            task_preds, task_target = _of_task(preds, task), _of_task(target, task)
+            if _are_labels(task_target):
+                self._check(task_target, task_target, "target", (task, found), name)
+            if _are_labels(task_preds) and isinstance(task_target, Tensor) and task_preds.shape == task_target.shape:
+                self._check(task_preds, task_target, "preds", (task, found), name)
 
     def raise_deferred(self) -> None:
         """Raise for the labels that were seen on another device than the CPU since the last reset."""
-        for (found, what), (name, low, high) in self._seen.items():
+        for ((_, found), what), (name, low, high) in self._seen.items():
             _raise(name, what, found, int(low), int(high))
 
     def reset(self) -> None:
         """Forget what was seen."""
         self._seen.clear()
 
-    def _check(self, labels: Tensor, what: str, found: _Range, name: str) -> None:
-        classes, ignored = found
+    def _check(self, labels: Tensor, target: Tensor, what: str, key: _Key, name: str) -> None:
+        """Check labels where the target counts: elsewhere a prediction may be anything."""
+        classes, ignored = found = key[1]
         if labels.device.type != "cpu":
-            kept = labels if ignored is None else torch.where(labels == ignored, 0, labels)
+            kept = labels if ignored is None else torch.where(target == ignored, 0, labels)
             low, high = kept.aminmax()
-            if (found, what) in self._seen:
-                _, before_low, before_high = self._seen[found, what]
+            if (key, what) in self._seen:
+                _, before_low, before_high = self._seen[key, what]
                 low, high = torch.minimum(low, before_low), torch.maximum(high, before_high)
-            self._seen[found, what] = (name, low, high)
+            self._seen[key, what] = (name, low, high)
             return
         low, high = labels.aminmax()
         if low >= 0 and high < classes:
             return
-        kept = labels if ignored is None else labels[labels != ignored]
+        kept = labels if ignored is None else labels[target != ignored]
         if kept.numel():
             low, high = kept.aminmax()
             _raise(name, what, found, int(low), int(high))
+
+
+def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:
+    return args[position] if position < len(args) else kwargs.get(name, kwargs.get(f"task_{name}"))
+
+
+def _of_task(value: Any, task: str | None) -> Any:
+    if task is None:
+        return value
+    return value.get(task) if isinstance(value, Mapping) else None
+
+
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
+        return False
+    return value.dtype != torch.bool and value.numel() > 0
 
 
 def _raise(name: str, what: str, found: _Range, low: int, high: int) -> None:
@@ -86,14 +105,30 @@ def _raise(name: str, what: str, found: _Range, low: int, high: int) -> None:
     )
 
 
+def _ranges(metric: Any, task: str | None = None) -> Iterator[_Key]:
+    """Task, classes and ``ignore_index`` of each classification metric whose labels are the indices of classes."""
+    if isinstance(metric, MultitaskWrapper) and task is None:
+        for name, member in metric.task_metrics.items():
+            yield from _ranges(member, name)
+    elif isinstance(metric, MetricCollection):
+        for member in metric.values(copy_state=False):
+            yield from _ranges(member, task)
+    elif isinstance(metric, CompositionalMetric):
+        yield from _ranges(metric.metric_a, task)
+        yield from _ranges(metric.metric_b, task)
+    elif isinstance(metric, MetricInputTransformer):
+        return  # which may change labels before its metric sees them
+    elif isinstance(metric, Metric) and (inner := inner_metric(metric)) is not None:
+        yield from _ranges(inner, task)
+    elif isinstance(metric, Metric) and (found := _range(metric)) is not None:
+        yield task, found
+
+
 def _range(metric: Metric) -> _Range | None:
-    """Classes and ``ignore_index`` of a classification metric, where its labels are the indices of classes."""
-    inner = inner_metric(metric)
-    if inner is not None:
-        return _range(inner)
     classes = getattr(metric, "num_classes", None)
-    multiclass = any(base.__module__.startswith("torchmetrics.classification") for base in type(metric).__mro__)
-    if not multiclass or not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+    update = getattr(getattr(metric.update, "__wrapped__", None), "__func__", None)
+    theirs = getattr(update, "__module__", "").startswith("torchmetrics.classification")
+    if not theirs or not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         return None
     ignored = getattr(metric, "ignore_index", None)
     return (classes, ignored) if ignored is None or isinstance(ignored, int) else None

@@ -100,7 +100,7 @@ def layout_of(metric: Any) -> Layout:
 
     Sources: the ``compute`` methods and ``__init__`` signatures of torchmetrics (read at 1.9.0).
 
-    Example:
+    Examples:
         >>> from torchmetrics.classification import MulticlassAccuracy
         >>> layout_of(MulticlassAccuracy(3)), layout_of(MulticlassAccuracy(3, average=None)).size
         (Scalar(known=True), 3)

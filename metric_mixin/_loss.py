@@ -12,7 +12,7 @@ class EpochLoss(Metric):
 
     A batch of weight 0 does not count, whatever its loss is (a mean over no pixels is NaN).
 
-    Example:
+    Examples:
         >>> loss = EpochLoss()
         >>> loss.update(torch.tensor(1.0), 4); loss.update(torch.tensor(10.0), 1)
         >>> loss.compute()

@@ -25,12 +25,27 @@ def merge_into(merged: Metric, parts: Sequence[Metric]) -> None:
         if not isinstance(target, Metric):
             continue
         sources: list[Any] = [module[path] for module in modules]
+        if isinstance(target, Running):
+            _merge_windows(target, sources)
+            continue
         for state, reduce in target._reductions.items():
             setattr(target, state, merged_state([getattr(source, state) for source in sources], reduce))
         target._update_count = sum(source._update_count for source in sources)
         target._computed = None
-        if isinstance(target, Running):
-            target._num_vals_seen = sum(source._num_vals_seen for source in sources)
+
+
+def _merge_windows(merged: Running, sources: Sequence[Running]) -> None:
+    """Give ``merged`` the last batches of all places, which came one after the other."""
+    window, states = merged.window, list(merged.base_metric._defaults)
+    batches = [
+        {state: getattr(source, f"{state}_{i % window}") for state in states}
+        for source in sources
+        for i in range(max(0, source._num_vals_seen - window), source._num_vals_seen)
+    ][-window:]
+    for i, batch in enumerate(batches):
+        for state, value in batch.items():
+            setattr(merged, f"{state}_{i}", value.clone() if isinstance(value, Tensor) else list(value))
+    merged._num_vals_seen = len(batches)
 
 
 def merged_state(states: Sequence[Any], reduce: Any) -> Any:

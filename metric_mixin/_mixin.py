@@ -37,7 +37,7 @@ class ManualMetricLoggingMixin(_Base):
     Attributes:
         metric_logging: Every option; set it on the class or on the object.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lightning.pytorch import LightningModule
         >>> from torchmetrics.classification import BinaryAccuracy
@@ -128,7 +128,7 @@ class ManualMetricLoggingMixin(_Base):
             name: The full path, e.g. ``"acc"``, ``"recall/cat"``, ``"map/map_50"``.
             loader: Name of the dataloader, its index where it has none, ``None`` for a single one.
 
-        Example:
+        Examples:
             >>> ManualMetricLoggingMixin.metric_key(None, "val", "acc")
             'val/acc'
             >>> ManualMetricLoggingMixin.metric_key(None, "val", "acc", "night")

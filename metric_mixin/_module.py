@@ -10,7 +10,7 @@ from metric_mixin._mixin import ManualMetricLoggingMixin
 class ManualMetricLoggingModule(ManualMetricLoggingMixin, LightningModule):
     """A LightningModule whose metrics are exact, logged and reset; see ``ManualMetricLoggingMixin``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torchmetrics.regression import MeanAbsoluteError
         >>> class LitLine(ManualMetricLoggingModule):

@@ -39,7 +39,7 @@ class MetricLogging:
     Raises:
         OptionError: An option has a value that it cannot have; the message names it and what was expected.
 
-    Example:
+    Examples:
         >>> MetricLogging(prog_bar=["*/acc"], metric_dtype="float64").metric_dtype
         torch.float64
     """

@@ -47,10 +47,11 @@ class Part:
         """Take the state of all ``parts``, as if their rows had been fed here."""
         self.reset()
         sources = [(part, dict(part.metrics.items(copy_state=False))) for part in parts]
-        for name, metric in self.metrics.items():
-            if fed := [metrics[name] for part, metrics in sources if part.metrics.updated(name)]:
-                merge_into(metric, fed)
-                self.metrics.mark_fed(name)
+        names = [name for name in self.metrics.names() if any(part.metrics.updated(name) for part in parts)]
+        with self.metrics.states_from_outside(names):
+            merged = dict(self.metrics.items(copy_state=False))
+            for name in names:
+                merge_into(merged[name], [metrics[name] for part, metrics in sources if part.metrics.updated(name)])
         if losses := [part.loss for part in parts if part.loss.update_called]:
             merge_into(self.loss, losses)
 

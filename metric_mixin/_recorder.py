@@ -111,7 +111,7 @@ class Recorder:
         record.found = None
         for key, mode in self._tracked(module, record.promised):
             entry = record.promised[key]
-            mode_of(key, mode, entry.path, self._metric_of(record, entry))
+            mode_of(key, mode, entry.path[len(entry.metric) + 1 :], self._metric_of(record, entry))
 
     def _promised(self, module: Any, stage: Stage, record: StageRecord) -> Iterator[Entry]:
         loaders = record.labels()
@@ -260,7 +260,7 @@ class Recorder:
         result = dict(keyed)
         for key, wanted in self._tracked(module, record.known()):
             entry = record.known()[key]
-            mode = mode_of(key, wanted, entry.path, self._metric_of(record, entry))
+            mode = mode_of(key, wanted, entry.path[len(entry.metric) + 1 :], self._metric_of(record, entry))
             if fitting and key in keyed:
                 self.best.move(key, mode, keyed[key].value)
             if (best := self.best.get(key, mode)) is not None:

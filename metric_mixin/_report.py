@@ -25,7 +25,7 @@ class MetricReport:
         scalars: Name and value of each metric with one value, in the order of the declaration.
         classes: Name of the metric, class and value of each metric with one value a class.
 
-    Example:
+    Examples:
         >>> print(MetricReport("val", 0, 12, [("acc", 0.75)], [("recall", "cat", 1.0), ("recall", "dog", 0.5)]))
         val, epoch 0, step 12
         <BLANKLINE>

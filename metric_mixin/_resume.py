@@ -86,13 +86,12 @@ def restore_states(record: StageRecord, entry: Mapping[str, Any]) -> list[str]:
         if not isinstance(states, dict) or not isinstance(states.get("metrics"), dict):
             raise ResumeError(f"The checkpoint's entry {ENTRY!r} is damaged: got {describe(states)}. {_HINT}")
         part = record.part(int(index))
-        for name, metric in part.metrics.items():
-            kept = states["metrics"].get(name)
-            if kept is not None and _fits(metric, kept):
-                _restore(metric, kept)
-                part.metrics.mark_fed(name)
-            else:
-                missing.append(name)
+        metrics = dict(part.metrics.items(copy_state=False))
+        names = [name for name, metric in metrics.items() if _fits(metric, states["metrics"].get(name))]
+        missing += [name for name in metrics if name not in names]
+        with part.metrics.states_from_outside(names):
+            for name in names:
+                _restore(metrics[name], states["metrics"][name])
         if states.get("loss"):
             _restore(part.loss, states["loss"])
     return missing

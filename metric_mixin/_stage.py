@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
 from metric_mixin._errors import ComputeError, KeyCollisionError, UnknownMetricError, UpdateError
-from metric_mixin._groups import safe_groups
+from metric_mixin._groups import keeper, safe_groups
 from metric_mixin._inputs import exact_numerics, first_device, has_half, prepared
 from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
@@ -29,7 +29,9 @@ class StageMetrics(NamedCollection):
     It differs in what its users rely on: names are the paths of the declaration and do not change with their
     neighbours, any legal name may be used (``values``, ``iou@0.5``), ``compute`` takes every kind of value,
     metrics share an update only where class and settings prove that they keep one state, labels outside of the classes
-    are an error, inputs are detached, and half-precision inputs are accumulated in ``metric_dtype``.
+    are an error, inputs are detached, and half-precision inputs are accumulated in ``metric_dtype``. A metric in it may
+    be updated or reset by itself where it was reached by name or by ``items()`` and ``values()``; an object that was
+    given belongs to it.
 
     Args:
         metrics: A ``Metric``, a sequence of metrics, a mapping from name to metric, mapping or ``MetricCollection``,
@@ -44,7 +46,7 @@ class StageMetrics(NamedCollection):
     Raises:
         DeclarationError: What was given are no metrics, or a name is not legal or used twice.
 
-    Example:
+    Examples:
         >>> from torch import tensor
         >>> from torchmetrics.classification import MulticlassAccuracy
         >>> stage = StageMetrics({"acc": MulticlassAccuracy(2), "each": MulticlassAccuracy(2, average=None)})
@@ -81,7 +83,7 @@ class StageMetrics(NamedCollection):
     def keep_dtype(self, dtype: torch.dtype) -> StageMetrics:
         """Keep floating-point states in ``dtype`` from now on, those of double precision excepted."""
         self.metric_dtype = dtype
-        self._compute_groups_create_state_ref(copy=True)
+        self._settle()
         for _, metric in self._pairs():
             metric._apply(lambda t: t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t)
         self._changed("")
@@ -92,7 +94,7 @@ class StageMetrics(NamedCollection):
         self._fed.pop(name, None)
         metrics = dict(self._pairs())
         self._sharing.set_groups(metrics, safe_groups(metrics), changed=name, fed=bool(self._fed))
-        self._ranges = LabelRanges(metrics)
+        self._ranges = LabelRanges(metrics, self._ranges)
         self._groups = dict(enumerate(self._sharing.groups))
 
     # Update
@@ -110,7 +112,7 @@ class StageMetrics(NamedCollection):
 
     def update_only(self, names: Collection[str] | None, /, *args: Any, **kwargs: Any) -> None:
         """Update the named metrics, or all where ``names`` is ``None``; a name that is not declared is an error."""
-        wanted = self.names() if names is None else names
+        wanted = self.names() if names is None else list(dict.fromkeys(names))
         widen = widened if has_half((args, kwargs)) else nullcontext
         args, kwargs = self._prepared(wanted, args, kwargs)
         with exact_numerics(self.metric_dtype):
@@ -213,12 +215,18 @@ class StageMetrics(NamedCollection):
 
     def updated(self, name: str) -> bool:
         """Whether the metric was updated since its last reset, through this collection or by itself."""
-        return self._fed.get(name, 0) > 0 or _was_updated(self._member(name))
+        metric = keeper(self._member(name))
+        if self._sharing.handed_out and not isinstance(metric, WrapperMetric):
+            return metric.update_called  # its own state, whoever updated or reset it
+        return self._fed.get(name, 0) > 0 or _was_updated(metric)
 
-    def mark_fed(self, name: str) -> None:
-        """Note that the state of a metric was set from outside; it stands alone until the next reset."""
-        self._sharing.part([name], self._member)
-        self._fed[name] = self._fed.get(name, 0) + 1
+    @contextmanager
+    def states_from_outside(self, names: Collection[str]) -> Iterator[None]:
+        """While the states of ``names`` are set from outside: each stands alone from then on until the next reset."""
+        self._sharing.part(names, self._member)
+        yield
+        for name in names:
+            self._fed[name] = self._fed.get(name, 0) + 1
 
     def expected_keys(self) -> list[str]:
         """Keys of the scalars that class and settings promise."""
@@ -235,7 +243,7 @@ class StageMetrics(NamedCollection):
                 metric.reset()
         self._fed.clear()
         self._ranges.reset()
-        self._sharing.reset()
+        self._sharing.reset(self._member)
 
     # States that are shared
 
@@ -243,6 +251,16 @@ class StageMetrics(NamedCollection):
         """Give every metric the state of its group; ``copy`` where metrics are handed out."""
         if "_sharing" in self.__dict__:
             self._sharing.show(self._member, copy=copy)
+
+    def _settle(self) -> None:
+        """Give every metric a state of its own, before the collection changes."""
+        if "_sharing" in self.__dict__:
+            self._sharing.settle(self._member)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):  # persistent states, each metric's own
+            self._sharing.part(self.names(), self._member)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # any of its forms
         """Return states that metrics keep persistently, every metric with the state of its group."""

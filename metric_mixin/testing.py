@@ -15,7 +15,7 @@ class CapturingLogger(Logger):
         figures: One dict a picture: ``key``, ``figure`` and ``step``.
         hyperparameters: What ``log_hyperparams`` was given.
 
-    Example:
+    Examples:
         >>> logger = CapturingLogger()
         >>> logger.log_metrics({"val/acc": 0.75}, step=3)
         >>> logger.metrics
