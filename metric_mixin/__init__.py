@@ -4,13 +4,16 @@ The way of the data, a file a step:
 
 1. ``_declare``: what the factory returned -> metrics by name (``_names``: what a name may be)
 2. ``_step``, ``_inputs``: a batch -> what metrics and loss take
-3. ``_stage``, ``_loss``: inputs -> states -> values
-4. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left
-5. ``_log``, ``_figures``, ``_report``: scalars -> Trainer and loggers; arrays -> pictures; both -> tables
-6. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
+3. ``_stage``, ``_loss``: inputs -> states -> values (``_groups``, ``_sharing``: who shares a state; ``_labels``,
+   ``_precision``: inputs as they are counted; ``_collection``: under any name)
+4. ``_record``, ``_merge``: one stage over its dataloaders, and all their rows together
+5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left
+6. ``_best``, ``_log``, ``_figures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
+7. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
 
 Beside it: ``_options`` (every option), ``_recorder`` (what one module declared and found), ``_trainer`` (what the
-running Trainer says), ``_guards`` (mistakes in a class or hook), ``_mixin`` (Lightning's hooks), ``_errors``.
+running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and ``_monitors`` (mistakes in a class, a
+hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
 """
 
 from metric_mixin._errors import (

@@ -424,10 +424,14 @@ def test_every_multiclass_metric_refuses_a_label_that_is_no_class(name):
 )
 @settings(deadline=None, max_examples=150)
 def test_exactly_the_labels_that_are_no_classes_are_refused(labels, classes, ignored, as_target):
-    """A label is refused where it is neither a class nor ignored, and only there."""
+    """A target is refused where it is neither a class nor ignored, a prediction where it is no class and counts."""
     stage = StageMetrics({"m": c.MulticlassAccuracy(classes, average="micro", ignore_index=ignored)})
-    wrong = [label for label in labels if not 0 <= label < classes and label != ignored]
-    fine = torch.zeros(len(labels), dtype=torch.long)
+    counted = 1 if ignored == 0 and classes > 1 else 0  # a class that the target may be, and that counts
+    passed = (ignored,) if as_target or counted == ignored else ()
+    wrong = [label for label in labels if not 0 <= label < classes and label not in passed]
+    if counted == ignored and not as_target:
+        wrong = []  # there is no class that counts, so no prediction does
+    fine = torch.full((len(labels),), counted)
     kwargs = {"preds": fine, "target": fine, "target" if as_target else "preds": tensor(labels)}
     if not wrong:
         if as_target:
