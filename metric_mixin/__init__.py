@@ -12,8 +12,8 @@ The way of the data, a file a step:
 7. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
 
 Beside it: ``_options`` (every option), ``_recorder`` (what one module declared and found), ``_trainer`` (what the
-running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and ``_monitors`` (mistakes in a class, a
-hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
+running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and ``_monitors`` (mistakes in a class,
+a hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
 """
 
 from metric_mixin._errors import (

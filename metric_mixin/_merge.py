@@ -54,6 +54,7 @@ def merged_state(states: Sequence[Any], reduce: Any) -> Any:
         return [item for state in states for item in state]
     if len(states) == 1:
         return states[0].clone()
-    stacked = torch.stack([state.to(states[0].device) for state in states])
+    shape = max((state.shape for state in states), key=len)  # of one value torchmetrics 1.7 drops a dimension at times
+    stacked = torch.stack([state.to(states[0].device).reshape(shape) for state in states])
     reduced: Tensor = stacked if reduce is None else reduce(stacked)
     return reduced

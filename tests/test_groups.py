@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*samples in target"),
     pytest.mark.filterwarnings("ignore:The variance of predictions or target is close to zero"),
     pytest.mark.filterwarnings("ignore:Sparse invariant checks"),
+    pytest.mark.filterwarnings("ignore:.*score for one or more classes was `nan`"),
+    pytest.mark.filterwarnings("ignore:.*NaN values found in confusion matrix"),
     pytest.mark.filterwarnings("ignore:More than 25% tied scores"),
 ]
 

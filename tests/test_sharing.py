@@ -270,28 +270,28 @@ def sequences(*kinds, size=10):
 
 
 @given(sequences(ON_THE_STAGE))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_whatever_is_done_to_a_stage_each_metric_has_its_rows(operations):
     """Updates of all and of some, batches' values, looks, copies and resets in any order lose and add no row."""
     run(operations)
 
 
 @given(sequences(ON_THE_STAGE, ON_MEMBERS))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_whatever_is_done_to_members_too_each_metric_has_its_rows(operations):
     """A member may be updated and reset by itself between whatever is done to the stage, and no other one changes."""
     run(operations, HALF)
 
 
 @given(sequences(ON_THE_STAGE, ON_MEMBERS, ON_THE_DECLARATION))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_whatever_is_declared_meanwhile_each_metric_has_its_rows(operations):
     """Metrics that are added, deleted and replaced in the middle of an epoch leave the rows of the others alone."""
     run(operations, HALF)
 
 
 @given(sequences([st.tuples(st.just("update"), st.none(), batch), st.just(("reset",)), st.just(("compute",))], ON_HELD))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_a_member_that_somebody_kept_has_its_rows(operations):
     """A member may be kept over updates and resets, looked at, updated and reset at any time later."""
     run(operations, HALF)
