@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from metric_mixin._errors import UpdateError
 from metric_mixin._groups import keeper
 
 Member = Callable[[str], Metric]
@@ -32,6 +33,7 @@ class Sharing:
         self._after_reset: list[list[str]] = []
         self._stale = False
         self.handed_out = False
+        self._counts: dict[str, int] = {}  # name -> updates of a metric that was not handed out, as far as we know
         self._states: dict[str, tuple[Any, ...]] = {}  # name -> what its states were when it was handed out
 
     def set_groups(self, metrics: Mapping[str, Metric], groups: list[list[str]], *, changed: str, fed: bool) -> None:
@@ -50,18 +52,23 @@ class Sharing:
                 fresh = [name for name in group if keeper(metrics[name])._update_count == 0]
                 self.groups += [fresh] if fresh else []
                 self.groups += [[name] for name in group if name not in fresh]
+        self._counts = {name: keeper(metric)._update_count for name, metric in metrics.items()}
         self._note_states(metrics.__getitem__)
 
     def leaders(self, names: Collection[str], member: Member) -> Iterator[str]:
         """Yield the metric to update of each group that has one of ``names``; groups are split where needed first."""
         self._split_changed(member)
+        self._check_owned(member)
         wanted = set(names)
         if any(0 < sum(name in wanted for name in group) < len(group) for group in self.groups):
             self.part(names, member)
         self._stale = True
-        yield from [group[0] for group in self.groups if group[0] in wanted]
+        updated = [group[0] for group in self.groups if group[0] in wanted]
+        yield from updated
         if self.handed_out:
             self.show(member, copy=True)
+        for name in updated:
+            self._counts[name] = keeper(member(name))._update_count
 
     def part(self, names: Collection[str], member: Member) -> None:
         """Make each of ``names`` stand alone until the next reset."""
@@ -79,6 +86,7 @@ class Sharing:
         """Give every metric the state of the first of its group; ``copy`` where metrics are handed out."""
         if self.handed_out and not self._stale:
             return
+        self._check_owned(member)
         copy = copy or self.handed_out
         if copy or self._stale:
             self._copy(member, copy=copy)
@@ -90,6 +98,7 @@ class Sharing:
         """All metrics were reset: they stand in their groups again."""
         self.groups = [list(group) for group in self._after_reset]
         self._stale = False
+        self._counts = {}
         self._note_states(member)
 
     def _copy(self, member: Member, *, copy: bool) -> None:
@@ -100,10 +109,26 @@ class Sharing:
                 for state in lead._defaults:
                     value = getattr(lead, state)
                     setattr(follower, state, _copied(value) if copy else value)
-                follower._update_count = lead._update_count
+                follower._update_count = self._counts[other] = lead._update_count
                 if self._stale:
                     follower._computed = None
         self._stale = False
+
+    def _check_owned(self, member: Member) -> None:
+        """Raise where a metric of a group that was never handed out was updated or reset by itself.
+
+        Others may share its very state by then, so what they have seen can no longer be told apart.
+        """
+        if self.handed_out:
+            return
+        for group in self.groups:
+            for name in group if len(group) > 1 else ():
+                if keeper(member(name))._update_count != self._counts.get(name, 0):
+                    raise UpdateError(
+                        f"Metric {name!r} ({type(member(name)).__name__}) was updated or reset by itself, though it "
+                        f"shares its state with {', '.join(repr(other) for other in group if other != name)}. Get it "
+                        f"by its name, e.g. `val_metrics[{name!r}]`, to use it by itself, or declare a fresh object."
+                    )
 
     def _split_changed(self, member: Member) -> None:
         """Let metrics go that were updated or reset by themselves since they were handed out."""

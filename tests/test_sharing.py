@@ -23,7 +23,7 @@ from torchmetrics.classification import (
 from torchmetrics.regression import ConcordanceCorrCoef, PearsonCorrCoef
 from torchmetrics.wrappers import ClasswiseWrapper
 
-from metric_mixin import StageMetrics
+from metric_mixin import StageMetrics, UpdateError
 from metric_mixin._groups import keeper
 
 CLASSES = 3
@@ -508,3 +508,23 @@ def test_another_dtype_in_the_middle_of_an_epoch_loses_no_rows():
     pair = run([("update", None, 0), ("compute",), ("update", None, 1)], FEW)
     pair.stage.keep_dtype(torch.float32)
     pair.compute()
+
+
+@pytest.mark.parametrize(
+    "look", [lambda stage: stage.compute(), lambda stage: stage.update(*BATCHES[0])], ids=["compute", "update"]
+)
+@pytest.mark.parametrize("position", range(3), ids=["first", "second", "third"])
+def test_an_object_that_was_given_and_is_updated_by_its_owner_is_an_error(look, position):
+    """It shares its very state with others, whose rows can no longer be told apart; a reset begins anew."""
+    declared = {name: FACTORIES[name]() for name in FEW}
+    stage = StageMetrics(declared)
+    stage.update(*BATCHES[0])
+    keeper(declared[FEW[position]]).update(*BATCHES[2])
+    with pytest.raises(UpdateError, match=rf"'{FEW[position]}' .*was updated or reset by itself, though it shares"):
+        look(stage)
+    stage.reset()
+    stage.update(*BATCHES[1])
+    for name in FEW:
+        plain = keeper(FACTORIES[name]())
+        plain.update(*BATCHES[1])
+        _assert_same(dict(stage.compute_values())[name], plain.compute(), name)
