@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import warnings
 from collections import OrderedDict
 
@@ -12,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from torchmetrics import CatMetric, MeanMetric, Metric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassConfusionMatrix, MulticlassRecall
 from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
 
 from metric_mixin import (
@@ -475,3 +476,47 @@ def test_extremes_leave_the_sanity_check_out(trainer):
     for key in ("raw", "min", "max", "raw_best"):
         assert run.callback_metrics[f"val/x/{key}"] == 0.5
     assert stop.best_score == 0.5
+
+
+# States
+
+
+class Kept(Lit):
+    """Metrics of every kind of state: counts, lists, extremes."""
+
+    def configure_metrics(self):
+        return {
+            "acc": MulticlassAccuracy(CLASSES),
+            "auroc": MulticlassAUROC(CLASSES),
+            "binned": MulticlassAUROC(CLASSES, thresholds=5),
+            "x": MinMaxMetric(MulticlassAccuracy(CLASSES, average="micro")),
+        }
+
+
+def test_states_can_be_updated_by_hand_after_an_evaluation(trainer):
+    """H7: states that were reset in inference mode would refuse an update outside of it."""
+    module = Kept()
+    trainer().validate(module, loader(), verbose=False)
+    x, y = data()
+    module.update_metrics(module(x).softmax(1), y, stage="val")
+    values = module.val_metrics.compute()
+    truth = (module(x).argmax(1) == y).double().mean().item()
+    assert values["x/raw"].item() == pytest.approx(truth)
+    assert module.val_metrics["auroc"].update_count == 1
+
+
+def test_states_are_freed_at_the_end_of_an_epoch_and_nothing_grows(trainer):
+    """H8, promise 7: kept predictions are gone after each epoch, and the number of live tensors is flat over epochs."""
+
+    class Counting(Kept):
+        def on_train_epoch_start(self):
+            super().on_train_epoch_start()
+            gc.collect()
+            live.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+
+    live = []
+    module = Counting()
+    trainer(max_epochs=6, logger=False).fit(module, loader(), loader())
+    for stage in (module.train_metrics, module.val_metrics):
+        assert (stage["auroc"].preds, stage["auroc"].target) == ([], [])
+    assert max(live[3:]) <= live[2]
