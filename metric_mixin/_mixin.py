@@ -183,7 +183,7 @@ class ManualMetricLoggingMixin(_Base):
             metrics: Name or names of the metrics to feed; all where ``None``.
             stage: The stage to feed; the running one where ``None``. Needed without a Trainer.
             dataloader_idx: The dataloader that the rows come from; the running one where ``None``.
-            trim: Leave out rows that a sampler repeats as padding.
+            trim: Leave out rows that a sampler repeats as padding. Not in effect yet, as ``exact_eval``.
             kwargs: Keyword arguments, of which each metric gets those that its ``update`` names.
 
         Raises:
