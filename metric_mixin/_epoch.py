@@ -104,7 +104,7 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
             keyed = recorder.compute(module, stage, sanity=sanity)
         yield
         if (keyed and not sanity) or not (sanity or record.logged_early):
-            _publish(module, trainer, log, stage, keyed)
+            keyed = _publish(module, trainer, log, stage, keyed)
         elif not sanity and not early and trainer is not None:
             _log(module, trainer, log, stage, record.early)  # nothing came after it: the epoch ends with it
         record.early = keyed if early else {}
@@ -127,7 +127,8 @@ def ended(module: Any, stage: Stage) -> None:
         check_early_train_keys(module, trainer)
 
 
-def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> None:
+def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> Keyed:
+    """Do with an epoch's values all that is done outside of a sanity check; return them with the best so far."""
     recorder = module._metric_recorder
     keyed = recorder.with_best(module, stage, keyed, fitting=trainer is not None and is_fitting(trainer))
     values = {key: mapped(_kept, entry.value) for key, entry in keyed.items()}
@@ -138,6 +139,7 @@ def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Ke
         _log(module, trainer, log, stage, keyed)
         _draw(module, trainer, stage, keyed, values)
     module.on_metrics_computed(stage, values)
+    return keyed
 
 
 def _log(module: Any, trainer: Any, log: Log, stage: Stage, keyed: Keyed) -> None:
@@ -174,15 +176,15 @@ def _draw(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[st
     """Draw what ``figures`` asks for; a picture that fails is said and costs nothing else."""
     options = options_of(module)
     recorder = module._metric_recorder
-    record = recorder.stages[stage]
+    metrics = dict(recorder.stages[stage].metrics.items(copy_state=False))
     if not options.figures or trainer.barebones or trainer.current_epoch % options.figures_every_n_epochs:
         return
     for key, entry in keyed.items():
         if entry.is_scalar or not any(matches(p, *entry_forms(stage, key, entry)) for p in options.figures):
             continue
         try:
-            names = _axis_names(module, stage, entry)
-            figure = _figures.draw(record.metrics[entry.metric], values[key], key, names)
+            metric = metrics[entry.metric]
+            figure = _figures.draw(metric, values[key], key, _axis_names(module, stage, entry.metric, metric))
             _figures.write(trainer, key, figure, _step(trainer, module, stage))
         except MissingDependencyError as error:
             recorder.say("matplotlib", str(error))
@@ -190,11 +192,10 @@ def _draw(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[st
             recorder.say(f"figure {key}", f"Drawing {key!r} failed: {type(error).__name__}: {error}")
 
 
-def _axis_names(module: Any, stage: Stage, entry: Entry) -> Any:
+def _axis_names(module: Any, stage: Stage, name: str, metric: Any) -> Any:
     """Names of the classes for the axes, where the options or the datamodule name as many as the metric has."""
-    metric = module._metric_recorder.stages[stage].metrics[entry.metric]
     count = getattr(metric, "num_classes", getattr(metric, "num_labels", None))
-    names = module._metric_recorder.class_names_for(module, stage, entry.metric)
+    names = module._metric_recorder.class_names_for(module, stage, name)
     return names if names is not None and len(names) == count else None
 
 

@@ -52,7 +52,7 @@ class Recorder:
         self.runs = 0  # how many times `setup` ran
         self.step_epoch: tuple[Any, ...] | None = None
         self.step_key: str | None = None  # of the batch's loss, once one was fed
-        self.last_batch: Any = None  # of a default training step, which an optimizer may call again
+        self.last_batch: tuple[Any, tuple[int, int]] | None = None  # of a default training step, and its position
         self.monitors_checked: set[str] = set()
         self._said: set[str] = set()
 
@@ -359,7 +359,7 @@ class Recorder:
         """
         if isinstance(value, Metric | MetricCollection):
             for stage, record in self.stages.items():
-                for metric_name, metric in record.metrics.items():
+                for metric_name, metric in record.metrics.items(copy_state=False):
                     if any(value is member for member in metric.modules()):
                         raise LoggedMetricError(
                             f"`self.log({name!r}, ...)` was given metric {metric_name!r} ({type(value).__name__}) of "

@@ -98,7 +98,8 @@ def restore_states(record: StageRecord, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _part_states(part: Part) -> dict[str, Any]:
-    metrics = {name: _states(metric) for name, metric in part.metrics.items() if part.metrics.updated(name)}
+    members = part.metrics.items(copy_state=False)
+    metrics = {name: _states(metric) for name, metric in members if part.metrics.updated(name)}
     return {"metrics": metrics, "loss": _states(part.loss) if part.loss.update_called else {}}
 
 

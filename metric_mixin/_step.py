@@ -25,7 +25,7 @@ from metric_mixin._names import RESERVED
 from metric_mixin._options import options_of
 from metric_mixin._record import Part
 from metric_mixin._recorder import check_bar
-from metric_mixin._trainer import running_stage, trainer_of
+from metric_mixin._trainer import running_stage, train_position, trainer_of
 from metric_mixin._types import Stage, as_stage
 
 
@@ -74,17 +74,19 @@ def feed(
     """Feed one batch of a default step to the epoch's loss and to the metrics; never a part of a compiled graph."""
     part = _part(module, stage, loader)
     recorder = module._metric_recorder
-    if stage == "train" and trainer_of(module) is not None:
-        if batch is recorder.last_batch:  # an optimizer such as LBFGS runs a batch several times; its rows count once
-            return
-        recorder.last_batch = batch
+    trainer = trainer_of(module)
+    if stage == "train" and trainer is not None:
+        before, position = recorder.last_batch, train_position(trainer)
+        if before is not None and before[0] is batch and before[1] == position:
+            return  # an optimizer such as LBFGS runs a batch several times; its rows count once
+        recorder.last_batch = batch, position
     given = module.metric_inputs(outputs, target, batch)
     if not isinstance(given, tuple | dict):
         raise BatchError(
             f"{type(module).__name__}.metric_inputs must return a tuple of positional arguments or a dict of keyword "
             f"arguments, got {describe(given)}."
         )
-    if module.metric_inputs.__func__.__module__.startswith("metric_mixin."):
+    if getattr(module.metric_inputs, "__func__", module.metric_inputs).__module__ == "metric_mixin._mixin":
         _check_aggregators(part)
     weight = module.batch_weight(target, batch)
     if isinstance(given, dict):
@@ -185,8 +187,8 @@ def _pair(module: Any, batch: Any) -> tuple[Any, Any]:
     raise BatchError(f"{type(module).__name__}.split_batch must return (inputs, target), got {describe(pair)}.")
 
 
-def _check_aggregators(record: Any) -> None:
-    for name, metric in record.metrics.items(copy_state=False):
+def _check_aggregators(part: Part) -> None:
+    for name, metric in part.metrics.items(copy_state=False):
         if is_aggregator(metric):
             raise UpdateError(
                 f"Metric {name!r} ({type(metric).__name__}) aggregates given values, but `metric_inputs` returns "

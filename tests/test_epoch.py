@@ -28,6 +28,7 @@ from tests.support import CLASSES, Lit, Replay, data, loader
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged"),
+    pytest.mark.filterwarnings("ignore:.*__array__ implementation doesn't accept a copy keyword"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
 ]
 
@@ -56,6 +57,17 @@ def test_an_optimizer_that_runs_a_batch_several_times_counts_it_once(trainer):
     )
     trainer(max_epochs=2).fit(module, loader(), loader())
     assert module.metric_results["train"]["train/confusion"].sum() == 21
+
+
+def test_the_same_batch_again_and_again_counts_each_time(trainer):
+    """A loader that gives one object several times gives its rows several times, whatever hook hides ours."""
+    batch = data(4)
+    module = make(
+        configure_metrics=lambda self: {"confusion": MulticlassConfusionMatrix(CLASSES)},
+        on_train_batch_start=lambda self, batch, batch_idx: None,
+    )
+    trainer(max_epochs=1).fit(module, DataLoader([batch] * 5, batch_size=None), loader())
+    assert module.metric_results["train"]["train/confusion"].sum() == 20
 
 
 def test_a_batch_that_is_split_by_hand_counts_wholly(trainer):
@@ -293,6 +305,14 @@ def test_aggregators_take_positional_inputs_of_ones_own(trainer):
     assert result["val/mean"] == pytest.approx(np.average(y, weights=y + 1))
 
 
+def test_metric_inputs_may_be_static(trainer):
+    """A static method, or a function assigned on the object, is no default either."""
+    module = make(configure_metrics=lambda self: {"mean": MeanMetric()})
+    module.metric_inputs = lambda outputs, target, batch: (target.float(), 2)
+    (result,) = trainer().validate(module, loader(), verbose=False)
+    assert result["val/mean"] == pytest.approx(data()[1].double().mean().item())
+
+
 class Output(OrderedDict):
     """Like the outputs of some model libraries: a dict whose entries are attributes."""
 
@@ -478,7 +498,48 @@ def test_extremes_leave_the_sanity_check_out(trainer):
     assert stop.best_score == 0.5
 
 
+def test_the_best_value_of_what_was_logged_early(trainer):
+    """It is there for monitors at the end of the epoch too."""
+
+    class Early(Replay):
+        metric_logging = MetricLogging(track_best={"val/acc": "max"})
+
+        def configure_metrics(self):
+            return {"acc": micro()}
+
+        def on_validation_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx == 5:
+                self.log_metrics("val")
+
+    run = trainer(max_epochs=1)
+    run.fit(Early(), loader(), loader())
+    assert run.callback_metrics["val/acc_best"].item() == pytest.approx(right())
+
+
 # States
+
+
+def test_nothing_of_ours_hands_a_metric_out(trainer, tmp_path):
+    """Drawing, checkpoints in mid-epoch, sanity checks and loaders leave groups as they are: one update a group."""
+
+    class Shares(Replay):
+        metric_logging = MetricLogging(figures=("confusion",), pooled=True, track_best={"val/acc": "max"})
+
+        def configure_metrics(self):
+            return {
+                "acc": MulticlassAccuracy(4),
+                "recall": MulticlassRecall(4),
+                "confusion": MulticlassConfusionMatrix(4),
+            }
+
+        def on_train_batch_end(self, *args):
+            self.trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    module = Shares()
+    trainer(max_epochs=2).fit(module, loader(), [loader(), loader()])
+    for stage in (module.train_metrics, module.val_metrics):
+        assert not stage._sharing.handed_out
+        assert list(stage.compute_groups.values()) == [["acc", "recall"], ["confusion"]]
 
 
 class Kept(Lit):
