@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
-from torch.utils.data import DataLoader
 from torchmetrics import CatMetric, MeanMetric, Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassConfusionMatrix, MulticlassRecall
 from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
@@ -60,14 +59,28 @@ def test_an_optimizer_that_runs_a_batch_several_times_counts_it_once(trainer):
     assert module.metric_results["train"]["train/confusion"].sum() == 21
 
 
+class Again:
+    """Gives one tensor five times; a tuple or list would be copied on its way to the device."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __iter__(self):
+        return iter([self.batch] * 5)
+
+    def __len__(self):
+        return 5
+
+
 def test_the_same_batch_again_and_again_counts_each_time(trainer):
     """A loader that gives one object several times gives its rows several times, whatever hook hides ours."""
-    batch = data(4)
+    x, y = data(4)
     module = make(
         configure_metrics=lambda self: {"confusion": MulticlassConfusionMatrix(CLASSES)},
         on_train_batch_start=lambda self, batch, batch_idx: None,
+        split_batch=lambda self, batch: (batch, y) if len(batch) == 4 else batch,
     )
-    trainer(max_epochs=1).fit(module, DataLoader([batch] * 5, batch_size=None), loader())
+    trainer(max_epochs=1).fit(module, Again(x), loader(21, batch_size=7))
     assert module.metric_results["train"]["train/confusion"].sum() == 20
 
 
