@@ -17,32 +17,38 @@ SUFFIX = "_best"
 
 
 class BestValues:
-    """Key to its mode and its best value so far, a 0-d CPU tensor."""
+    """Key to its mode, its best value so far, a 0-d CPU tensor, and the epoch of that value."""
 
     def __init__(self) -> None:
-        self.values: dict[str, tuple[str, Tensor]] = {}
+        self.values: dict[str, tuple[str, Tensor, int | None]] = {}
 
-    def move(self, key: str, mode: str, value: Tensor) -> None:
+    def move(self, key: str, mode: str, value: Tensor, epoch: int | None = None) -> None:
         """Take a new value where it is better; NaN never is. Another mode than before begins anew."""
         value = value.detach().cpu()
-        kept_mode, best = self.values.get(key, (mode, None))
+        kept_mode, best, _ = self.values.get(key, (mode, None, None))
         if torch.isnan(value):
             return
         if best is None or kept_mode != mode or bool(value > best if mode == "max" else value < best):
-            self.values[key] = (mode, value)
+            self.values[key] = (mode, value, epoch)
 
     def get(self, key: str, mode: str) -> Tensor | None:
         """Return the best value of ``key`` so far, or ``None``."""
-        kept_mode, best = self.values.get(key, (mode, None))
+        kept_mode, best, _ = self.values.get(key, (mode, None, None))
         return best if kept_mode == mode else None
+
+    def epochs(self) -> dict[str, int | None]:
+        """Return the epoch of each best value, ``None`` where it is not known."""
+        return {key: epoch for key, (_, _, epoch) in self.values.items()}
 
     def to_checkpoint(self) -> dict[str, dict[str, Any]]:
         """Return plain containers and tensors."""
-        return {key: {"mode": mode, "value": value} for key, (mode, value) in self.values.items()}
+        return {
+            key: {"mode": mode, "value": value, "epoch": epoch} for key, (mode, value, epoch) in self.values.items()
+        }
 
     def from_checkpoint(self, entry: Mapping[str, Mapping[str, Any]]) -> None:
         """Take the values of ``to_checkpoint`` instead of those kept."""
-        self.values = {key: (str(kept["mode"]), kept["value"]) for key, kept in entry.items()}
+        self.values = {key: (str(kept["mode"]), kept["value"], kept.get("epoch")) for key, kept in entry.items()}
 
 
 def mode_of(key: str, wanted: str, path: str, metric: Metric | None) -> str:

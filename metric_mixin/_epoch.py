@@ -12,13 +12,12 @@ from torch import Tensor
 from metric_mixin import _figures
 from metric_mixin._errors import MissingDependencyError, NoResultError
 from metric_mixin._inputs import mapped
-from metric_mixin._keys import Entry
 from metric_mixin._log import Log, log_epoch
 from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
 from metric_mixin._options import matches, options_of
 from metric_mixin._record import Keyed
 from metric_mixin._recorder import entry_forms
-from metric_mixin._report import MetricReport
+from metric_mixin._report import MetricReport, report_values
 from metric_mixin._resuming import take_loaded
 from metric_mixin._trainer import is_fitting, loader_count, logged_step, running_hook, trainer_of
 from metric_mixin._types import STAGES, Stage
@@ -130,10 +129,11 @@ def ended(module: Any, stage: Stage) -> None:
 def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Keyed) -> Keyed:
     """Do with an epoch's values all that is done outside of a sanity check; return them with the best so far."""
     recorder = module._metric_recorder
-    keyed = recorder.with_best(module, stage, keyed, fitting=trainer is not None and is_fitting(trainer))
+    epoch = trainer.current_epoch if trainer is not None and is_fitting(trainer) else None
+    keyed = recorder.with_best(module, stage, keyed, epoch)
     values = {key: mapped(_kept, entry.value) for key, entry in keyed.items()}
     recorder.results[stage] = values
-    recorder.reports[stage] = _report(trainer, module, stage, keyed, values)
+    recorder.reports[stage] = _report(trainer, module, stage, keyed)
     _say_arrays(module, stage, keyed)
     if trainer is not None:
         _log(module, trainer, log, stage, keyed)
@@ -199,20 +199,15 @@ def _axis_names(module: Any, stage: Stage, name: str, metric: Any) -> Any:
     return names if names is not None and len(names) == count else None
 
 
-def _report(trainer: Any | None, module: Any, stage: Stage, keyed: Keyed, values: dict[str, Any]) -> MetricReport:
-    numbers = [(entry, values[key].item()) for key, entry in keyed.items() if entry.is_scalar]
+def _report(trainer: Any | None, module: Any, stage: Stage, keyed: Keyed) -> MetricReport:
+    recorder = module._metric_recorder
     return MetricReport(
         stage=stage,
         epoch=None if trainer is None else trainer.current_epoch,
         step=None if trainer is None else _step(trainer, module, stage),
-        scalars=[(_of(entry, entry.name), number) for entry, number in numbers if entry.label is None],
-        classes=[(_of(entry, entry.path), entry.label, number) for entry, number in numbers if entry.label is not None],
+        values=report_values(keyed, recorder.best.epochs()),
+        rows=recorder.stages[stage].rows(),
     )
-
-
-def _of(entry: Entry, name: str) -> str:
-    """A name in a report, with its dataloader where there are several."""
-    return name if entry.loader is None else f"{entry.loader}/{name}"
 
 
 def _step(trainer: Any, module: Any, stage: Stage) -> int:

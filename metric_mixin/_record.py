@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -29,6 +30,20 @@ class Part:
     def __init__(self, metrics: StageMetrics) -> None:
         self.metrics = metrics
         self.loss = EpochLoss()
+        self._rows: Counter[str] | None = Counter()  # metric -> rows fed to it; None where they cannot be told
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows since the last reset: the most that any metric was fed; ``None`` where it is not known."""
+        return max(self._rows.values(), default=None) if self._rows is not None else None
+
+    def count(self, names: Iterable[str], rows: int | None) -> None:
+        """Take note of the rows of a batch, which were fed to the metrics of ``names``."""
+        if rows is None:
+            self._rows = None
+        elif self._rows is not None:
+            for name in names:
+                self._rows[name] += rows
 
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
@@ -63,6 +78,7 @@ class Part:
     def reset(self) -> None:
         """Forget the rows."""
         self.metrics.reset()
+        self._rows = Counter()
         with torch.inference_mode(False):
             self.loss.reset()
 
@@ -126,6 +142,11 @@ class StageRecord:
         if self.names:
             return list(self.names)
         return [None] if self.count == 1 else list(range(self.count))
+
+    def rows(self) -> dict[Loader, int]:
+        """Dataloader to its number of rows since the last reset, where that is known."""
+        counts = ((loader, self.part(index).rows) for index, loader in enumerate(self.labels()))
+        return {loader: rows for loader, rows in counts if rows is not None}
 
     def pooled(self) -> Part:
         """Return a part with the rows of all dataloaders, by merging states."""

@@ -254,15 +254,15 @@ class Recorder:
                     if e.metric == name and e.loader == loader and e.is_scalar:
                         yield replace(e, value=torch.tensor(torch.nan))
 
-    def with_best(self, module: Any, stage: Stage, keyed: Keyed, *, fitting: bool) -> Keyed:
-        """Move the tracked best values, while fitting, and return ``keyed`` with the best so far of each."""
+    def with_best(self, module: Any, stage: Stage, keyed: Keyed, epoch: int | None) -> Keyed:
+        """Move the tracked best values in an epoch of ``fit``, and return ``keyed`` with the best so far of each."""
         record = self.stages[stage]
         result = dict(keyed)
         for key, wanted in self._tracked(module, record.known()):
             entry = record.known()[key]
             mode = mode_of(key, wanted, entry.path[len(entry.metric) + 1 :], self._metric_of(record, entry))
-            if fitting and key in keyed:
-                self.best.move(key, mode, keyed[key].value)
+            if epoch is not None and key in keyed:
+                self.best.move(key, mode, keyed[key].value, epoch)
             if (best := self.best.get(key, mode)) is not None:
                 name = entry.metric + SUFFIX
                 result[key + SUFFIX] = Entry(name, entry.name + SUFFIX, None, best, loader=entry.loader)

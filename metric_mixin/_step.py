@@ -18,7 +18,7 @@ from metric_mixin._errors import (
     UpdateError,
     closest,
 )
-from metric_mixin._inputs import checked_loss, checked_weight, describe
+from metric_mixin._inputs import checked_loss, checked_weight, describe, rows_of
 from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
@@ -86,9 +86,10 @@ def feed(
             f"{type(module).__name__}.metric_inputs must return a tuple of positional arguments or a dict of keyword "
             f"arguments, got {describe(given)}."
         )
-    if getattr(module.metric_inputs, "__func__", module.metric_inputs).__module__ == "metric_mixin._mixin":
+    if _is_ours(module.metric_inputs):
         _check_aggregators(part)
     weight = module.batch_weight(target, batch)
+    part.count([RESERVED], weight if _is_ours(module.batch_weight) else rows_of(target))
     if isinstance(given, dict):
         part.metrics.update_only(None, **part.metrics.taken(given))
     else:
@@ -120,7 +121,8 @@ def update(
     if not isinstance(metrics, str | Iterable | None):
         raise UnknownMetricError(f"`update_metrics(metrics={metrics!r})`: expected a name or names of metrics.")
     names = [metrics] if isinstance(metrics, str) else None if metrics is None else list(dict.fromkeys(metrics))
-    stage_metrics = _part(module, running, loader).metrics
+    part = _part(module, running, loader)
+    stage_metrics = part.metrics
     if names is not None and RESERVED in names:
         raise UnknownMetricError(
             f"`update_metrics(metrics={names!r})`: {RESERVED!r} takes a loss and a weight, the metrics do not. "
@@ -133,6 +135,7 @@ def update(
                 f"{closest(name, stage_metrics.names())}."
             )
     stage_metrics.update_only(names, *args, **kwargs)
+    part.count(stage_metrics.names() if names is None else names, rows_of(next(iter((*args, *kwargs.values())), None)))
 
 
 def _part(module: Any, stage: Stage, loader: int | None) -> Part:
@@ -185,6 +188,11 @@ def _pair(module: Any, batch: Any) -> tuple[Any, Any]:
     if isinstance(pair, tuple | list) and len(pair) == 2:
         return pair[0], pair[1]
     raise BatchError(f"{type(module).__name__}.split_batch must return (inputs, target), got {describe(pair)}.")
+
+
+def _is_ours(method: Any) -> bool:
+    """Whether a method that a subclass may override is the mixin's own."""
+    return bool(getattr(method, "__func__", method).__module__ == "metric_mixin._mixin")
 
 
 def _check_aggregators(part: Part) -> None:

@@ -294,9 +294,9 @@ def test_the_report_says_the_loader(trainer):
     module = Lit()
     module.metric_logging = MetricLogging(val_loaders=("day", "night"))
     trainer().validate(module, loaders(), verbose=False)
-    assert [name for name, _ in module.metric_report("val").scalars] == [
-        "day/loss", "day/acc", "night/loss", "night/acc",
-    ]  # fmt: skip
+    report = module.metric_report("val")
+    assert [one.name for one in report.values] == ["day/loss", "day/acc", "night/loss", "night/acc"]
+    assert report.rows == {"day": 5, "night": 9}
 
 
 def test_a_compute_by_hand_between(trainer):

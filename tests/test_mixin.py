@@ -495,7 +495,8 @@ def test_log_metrics_without_a_trainer():
     module.update_metrics(tensor([0, 1, 1]), tensor([0, 1, 2]), stage="test")
     module.log_metrics("test")
     assert module.metric_results["test"] == {"test/acc": pytest.approx(2 / 3)}
-    assert module.metric_report("test").scalars == [("acc", pytest.approx(2 / 3))]
+    (value,) = module.metric_report("test").values
+    assert (value.metric, value.value) == ("acc", pytest.approx(2 / 3))
     assert module.test_metrics["acc"].update_count == 0
 
 

@@ -5,53 +5,104 @@ import json
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import tensor
+from torchmetrics.classification import MulticlassAccuracy
 
-from metric_mixin import MetricReport
+from metric_mixin import MetricLogging, MetricReport
+from metric_mixin._report import ReportValue as V
+from tests.support import CLASSES, Replay, pairs
 
 REPORT = MetricReport(
     "val",
     3,
     120,
-    [("loss", 0.51234), ("acc", 0.75), ("rows", 21)],
-    [("recall", "cat", 1.0), ("recall", "dog", 0.5), ("iou", "dog", 0.25), ("iou", "a|b", math.nan)],
+    [
+        V("loss", 0.51234, best=0.5, best_epoch=2),
+        V("acc", 0.75),
+        V("recall", 1.0, "cat", best=1.0, best_epoch=0),
+        V("recall", 0.5, "a|b"),
+        V("mae", 0.25, "x"),
+        V("iou", 0.125, "cat"),
+        V("iou", math.nan, "a|b"),
+    ],
+    {None: 21},
+)
+LOADERS = MetricReport(
+    "test",
+    0,
+    7,
+    [V(m, v, None, where) for where, v in (("day", 0.5), ("night", 0.25), (None, 0.375)) for m in ("loss", "acc")]
+    + [V("recall", 0.5, "cat", "day"), V("acc", 0.1, None, "dusk", best=0.2)],
+    {"day": 5, "night": 9, "dusk": 1},
 )
 
 
-def test_the_text_is_one_aligned_table_of_scalars_and_one_of_classes():
-    """A row each scalar; classes down, metrics across, in order of appearance; what is missing is empty."""
+def test_the_text_has_a_table_of_scalars_one_of_classes_and_one_of_best_values():
+    """A row each scalar; metrics with the same classes side by side, in order of appearance; best value and epoch."""
     assert str(REPORT) == (
-        "val, epoch 3, step 120\n"
+        "val, epoch 3, step 120, 21 rows\n"
         "\n"
         "metric   value\n"
         "loss    0.5123\n"
         "acc     0.7500\n"
-        "rows        21\n"
         "\n"
         "class  recall     iou\n"
-        "cat    1.0000\n"
-        "dog    0.5000  0.2500\n"
-        "a|b               nan"
+        "cat    1.0000  0.1250\n"
+        "a|b    0.5000     nan\n"
+        "\n"
+        "class     mae\n"
+        "x      0.2500\n"
+        "\n"
+        "best         value  epoch\n"
+        "loss        0.5000      2\n"
+        "recall/cat  1.0000      0"
+    )
+
+
+def test_dataloaders_stand_side_by_side_with_their_rows():
+    """A column each dataloader, the value over all last; what one does not have is empty, as an unknown epoch is."""
+    assert str(LOADERS) == (
+        "test, epoch 0, step 7, 15 rows\n"
+        "\n"
+        "metric     day   night    dusk     all\n"
+        "rows         5       9       1      15\n"
+        "loss    0.5000  0.2500          0.3750\n"
+        "acc     0.5000  0.2500  0.1000  0.3750\n"
+        "\n"
+        "class  day/recall\n"
+        "cat        0.5000\n"
+        "\n"
+        "best       value  epoch\n"
+        "dusk/acc  0.2000"
     )
 
 
 def test_markdown_escapes_what_would_break_a_table():
     """The same tables in Markdown, numbers to the right, and a bar in a name escaped."""
     assert REPORT.to_markdown() == (
-        "**val, epoch 3, step 120**\n"
+        "**val, epoch 3, step 120, 21 rows**\n"
         "\n"
         "| metric | value |\n"
         "| --- | ---: |\n"
         "| loss | 0.5123 |\n"
         "| acc | 0.7500 |\n"
-        "| rows | 21 |\n"
         "\n"
         "| class | recall | iou |\n"
         "| --- | ---: | ---: |\n"
-        "| cat | 1.0000 |  |\n"
-        "| dog | 0.5000 | 0.2500 |\n"
-        "| a\\|b |  | nan |\n"
+        "| cat | 1.0000 | 0.1250 |\n"
+        "| a\\|b | 0.5000 | nan |\n"
+        "\n"
+        "| class | mae |\n"
+        "| --- | ---: |\n"
+        "| x | 0.2500 |\n"
+        "\n"
+        "| best | value | epoch |\n"
+        "| --- | ---: | ---: |\n"
+        "| loss | 0.5000 | 2 |\n"
+        "| recall/cat | 1.0000 | 0 |\n"
     )
 
 
@@ -62,7 +113,7 @@ def test_markdown_escapes_what_would_break_a_table():
 )
 def test_the_title_says_what_is_known(epoch, step, title):
     """Epoch and step 0 are shown; without a Trainer there is neither."""
-    assert str(MetricReport("test", epoch, step, [], [])) == title
+    assert str(MetricReport("test", epoch, step, [], {})) == title
 
 
 @pytest.mark.parametrize(
@@ -84,7 +135,17 @@ def test_the_title_says_what_is_known(epoch, step, title):
 )
 def test_numbers_are_short_and_lose_no_magnitude(value, shown):
     """Four decimals where they tell something, otherwise four digits; whole numbers whole."""
-    assert str(MetricReport("val", 0, 0, [("x", value)], [])).splitlines()[-1].split() == ["x", shown]
+    assert str(MetricReport("val", 0, 0, [V("x", value)], {})).splitlines()[-1].split() == ["x", shown]
+
+
+@pytest.mark.parametrize(
+    ("rows", "title"),
+    [({}, "val"), ({None: 0}, "val, 0 rows"), ({None: 1}, "val, 1 row"), ({0: 2, 1: 3}, "val, 5 rows")],
+    ids=["unknown", "none", "one", "of-two-loaders"],
+)
+def test_the_title_counts_the_rows(rows, title):
+    """Rows of all dataloaders together; nothing where they are not known."""
+    assert str(MetricReport("val", None, None, [], rows)).splitlines()[0] == title
 
 
 @given(
@@ -92,9 +153,9 @@ def test_numbers_are_short_and_lose_no_magnitude(value, shown):
     labels=st.lists(st.text("xyz", min_size=1, max_size=25), min_size=1, max_size=5, unique=True),
 )
 @settings(deadline=None, max_examples=50)
-def test_the_text_keeps_to_80_columns_and_loses_no_metric(metrics, labels):
-    """A table with many metrics is cut between columns; every metric and class is still there."""
-    report = MetricReport("val", 0, 0, [], [(metric, label, 0.5) for metric in metrics for label in labels])
+def test_a_table_with_many_metrics_loses_none(metrics, labels):
+    """It is cut between columns; every metric and class is still there."""
+    report = MetricReport("val", 0, 0, [V(metric, 0.5, label) for metric in metrics for label in labels], {})
     _, *tables = str(report).split("\n\n")
     assert max(map(len, str(report).splitlines())) <= 80
     assert [name for table in tables for name in table.splitlines()[0].split()[1:]] == metrics
@@ -102,44 +163,85 @@ def test_the_text_keeps_to_80_columns_and_loses_no_metric(metrics, labels):
     assert str(report).count("0.5000") == len(metrics) * len(labels)
 
 
-def test_a_name_that_is_too_long_is_shown_whole():
-    """A column that fits no table of 80 has one of its own rather than a cut name."""
-    name = "m" * 100
-    report = MetricReport("val", 0, 0, [], [("short", "a", 1.0), (name, "a", 0.5), ("last", "a", 0.25)])
-    assert [table.split()[1] for table in str(report).split("\n\n")[1:]] == ["short", name, "last"]
+def columns(line):
+    """Columns of a terminal: an ideograph takes two, an accent that is put on a letter none."""
+    return sum({"猫": 2, "\u0301": 0}.get(c, 1) for c in line)
+
+
+@given(
+    metrics=st.lists(st.text("ab猫\u0301", min_size=1, max_size=120), min_size=1, max_size=5, unique=True),
+    labels=st.lists(st.text("xy猫", min_size=1, max_size=120), min_size=1, max_size=60, unique=True),
+    loader=st.sampled_from([None, "night", "n" * 90]),
+)
+@settings(deadline=None, max_examples=50)
+def test_the_text_keeps_to_80_columns_whatever_the_names(metrics, labels, loader):
+    """Names of any length, in any script, of few or many classes and dataloaders."""
+    values = [V(m, 0.5, one, loader, best=0.5) for m in metrics for one in (None, *labels)]
+    assert max(map(columns, str(MetricReport("val", 0, 0, values, {loader: 3})).splitlines())) <= 80
+
+
+def test_a_name_that_is_too_long_keeps_its_ends():
+    """The middle gives way, so that names which differ at their end stay apart; Markdown has the name whole."""
+    names = [f"first{'m' * 100}{end}" for end in "ab"]
+    report = MetricReport("val", 0, 0, [V(name, 0.5) for name in names], {})
+    shown = [line.split()[0] for line in str(report).splitlines()[3:]]
+    assert [(name[:6], name[-2:]) for name in shown] == [("firstm", "ma"), ("firstm", "mb")]
+    assert all("…" in name for name in shown)
+    assert all(name in report.to_markdown() for name in names)
+
+
+def test_a_thousand_classes_stay_readable():
+    """How the values are distributed and which classes are lowest and highest, counted by hand; NaN is no extreme."""
+    values = [V("recall", 0.001 * i, f"c{i}") for i in range(1, 1001)] + [V("recall", math.nan, "odd")]
+    report = MetricReport("test", 0, 7, values, {})
+    _, summary, ends = str(report).split("\n\n")
+    assert [line.split()[-1] for line in summary.splitlines()] == ["recall", "0.0010", "0.5005", "0.5005", "1.0000"]
+    assert summary.startswith("1001 classes")
+    low, high = [f"c{i}" for i in (1, 2, 3, 4, 5)], [f"c{i}" for i in (996, 997, 998, 999, 1000)]
+    assert [line.split()[0] for line in ends.splitlines()] == ["class", *low, "…", *high]
+    assert "… 990 more" in ends
+    assert len(report.to_markdown().splitlines()) > 1001
+
+
+@pytest.mark.parametrize(("classes", "folded"), [(40, False), (41, True)])
+def test_forty_classes_are_shown_each(classes, folded):
+    """Up to forty classes have a row each."""
+    values = [V("recall", 0.5, f"c{i}") for i in range(classes)]
+    assert (f"{classes} classes" in str(MetricReport("val", 0, 0, values, {}))) == folded
 
 
 def test_csv_has_one_row_a_value_at_full_precision(tmp_path):
     """The file can be read back by any CSV reader; names with commas, quotes and umlauts survive; folders are made."""
-    report = MetricReport("val", 3, 120, [('a,"b"', 1 / 3)], [("recall", "Bär", 0.1), ("recall", "x", math.nan)])
-    path = report.to_csv(tmp_path / "deep" / "er" / "report.csv")
+    values = [V('a,"b"', 1 / 3, best=0.5, best_epoch=2), V("recall", 0.1, "Bär", "day"), V("x", math.nan, "x", None)]
+    path = MetricReport("val", 3, 120, values, {"day": 5, "night": 4}).to_csv(tmp_path / "deep" / "er" / "report.csv")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert path == tmp_path / "deep" / "er" / "report.csv"
-    assert rows[0] == ["stage", "epoch", "step", "metric", "class", "value"]
-    assert rows[1:] == [
-        ["val", "3", "120", 'a,"b"', "", repr(1 / 3)],
-        ["val", "3", "120", "recall", "Bär", "0.1"],
-        ["val", "3", "120", "recall", "x", "nan"],
+    head = ["stage", "epoch", "step", "dataloader", "rows", "metric", "class", "value", "best", "best_epoch"]
+    assert rows == [
+        head,
+        ["val", "3", "120", "", "9", 'a,"b"', "", repr(1 / 3), "0.5", "2"],
+        ["val", "3", "120", "day", "5", "recall", "Bär", "0.1", "", ""],
+        ["val", "3", "120", "", "9", "x", "x", "nan", "", ""],
     ]
 
 
 def test_csv_without_a_trainer_leaves_epoch_and_step_empty(tmp_path):
     """What is unknown is an empty cell; a path may be given as a string."""
-    path = MetricReport("val", None, None, [("acc", 0.5)], []).to_csv(str(tmp_path / "r.csv"))
-    assert path.read_text(encoding="utf-8").splitlines()[1] == "val,,,acc,,0.5"
+    path = MetricReport("val", None, None, [V("acc", 0.5)], {}).to_csv(str(tmp_path / "r.csv"))
+    assert path.read_text(encoding="utf-8").splitlines()[1] == "val,,,,,acc,,0.5,,"
 
 
 def test_json_is_strict_and_nests_classes_under_their_metric(tmp_path):
     """NaN and infinities are strings, since JSON has none; every other number is exact."""
-    report = MetricReport(
-        "val",
-        3,
-        None,
-        [("acc", 1 / 3), ("bad", math.nan), ("up", math.inf)],
-        [("iou", "Bär", 0.1), ("iou", "b", -math.inf)],
-    )
-    path = report.to_json(str(tmp_path / "deep" / "r.json"))
+    values = [
+        V("acc", 1 / 3, best=math.inf, best_epoch=1),
+        V("bad", math.nan),
+        V("up", math.inf, None, "day"),
+        V("iou", 0.1, "Bär", "day"),
+        V("iou", -math.inf, "b", "day"),
+    ]
+    path = MetricReport("val", 3, None, values, {"day": 5, "night": 9}).to_json(str(tmp_path / "deep" / "r.json"))
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -148,7 +250,107 @@ def test_json_is_strict_and_nests_classes_under_their_metric(tmp_path):
         "stage": "val",
         "epoch": 3,
         "step": None,
-        "scalars": {"acc": 1 / 3, "bad": "nan", "up": "inf"},
-        "classes": {"iou": {"Bär": 0.1, "b": "-inf"}},
+        "rows": 14,
+        "dataloaders": {"day": 5, "night": 9},
+        "scalars": {"acc": 1 / 3, "bad": "nan", "day/up": "inf"},
+        "classes": {"day/iou": {"Bär": 0.1, "b": "-inf"}},
+        "best": {"acc": {"value": "inf", "epoch": 1}},
     }
     assert "Bär" in path.read_text(encoding="utf-8")
+
+
+# In a Trainer
+
+
+class Scores(Replay):
+    """The accuracy of its only metric in each validation is what the inputs say."""
+
+    metric_logging = MetricLogging(track_best={"val/acc": "max"})
+
+    def configure_metrics(self):
+        return {"acc": MulticlassAccuracy(CLASSES, average="micro")}
+
+
+def right(rows, of):
+    """A batch of ``of`` rows of which the first ``rows`` are right."""
+    target = torch.zeros(of, dtype=torch.long)
+    return torch.nn.functional.one_hot((torch.arange(of) >= rows).long(), CLASSES).float(), target
+
+
+def test_the_report_of_a_run_counts_rows_and_knows_the_epoch_of_the_best_value(trainer, tmp_path):
+    """Accuracies of 1/4, 3/4, 1/2: best in epoch 1, also in a report after a resume; a sanity check is no epoch."""
+    module, epochs = Scores(), [right(1, 4), right(3, 4), right(2, 4)]
+
+    class Turns(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            sanity = module.trainer.sanity_checking
+            return right(4, 4) if sanity else epochs[module.trainer.current_epoch]
+
+    loader = torch.utils.data.DataLoader(Turns(), batch_size=None)
+    run = trainer(max_epochs=3, num_sanity_val_steps=1)
+    run.fit(module, pairs(right(2, 5), right(1, 2)), loader)
+    report = module.metric_report("val")
+    acc = next(one for one in report.values if one.metric == "acc")
+    assert (acc.value, acc.best, acc.best_epoch) == (0.5, 0.75, 1)
+    assert [one.metric for one in report.values] == ["loss", "acc"]
+    assert report.rows == {None: 4}
+    assert module.metric_report("train").rows == {None: 7}
+    assert str(report).startswith("val, epoch 2, step 5, 4 rows\n")
+
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    epochs.append(right(1, 4))
+    trainer(max_epochs=4).fit(module, pairs(right(2, 5)), loader, ckpt_path=tmp_path / "x.ckpt")
+    acc = next(one for one in module.metric_report("val").values if one.metric == "acc")
+    assert (acc.value, acc.best, acc.best_epoch) == (0.25, 0.75, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Metric 'acc' was not updated")
+@pytest.mark.parametrize(
+    ("step", "rows"),
+    [
+        (lambda self, x, y: self.update_metrics(x, y), {None: 7}),
+        (lambda self, x, y: [self.update_metrics(x, y, metrics=name) for name in ("acc", "acc")], {None: 14}),
+        (lambda self, x, y: self.update_metrics(preds=x, target=y), {None: 7}),
+        (lambda self, x, y: [self.update_metrics(x, y), self.update_metrics(x[:1], y[:1], metrics="acc")], {None: 9}),
+        (lambda self, x, y: self.update_metrics(tensor(0.5), len(y), metrics="loss"), {}),
+    ],
+    ids=["all", "twice", "keywords", "some-again", "loss-alone"],
+)
+def test_rows_that_a_step_by_hand_feeds_are_counted(step, rows, trainer):
+    """The rows of the metric that was fed most; a loss alone has none that we know of."""
+
+    class ByHand(Scores):
+        def validation_step(self, batch, batch_idx):
+            step(self, *batch)
+
+    module = ByHand()
+    trainer().validate(module, pairs(right(2, 5), right(1, 2)), verbose=False)
+    assert module.metric_report("val").rows == rows
+
+
+def test_rows_that_cannot_be_told_are_left_out(trainer):
+    """A weight of one's own is no number of rows: then the target says it, and a tuple of targets does not."""
+
+    class Weighted(Scores):
+        def batch_weight(self, target, batch):
+            return 100
+
+    module = Weighted()
+    trainer().validate(module, pairs(right(2, 5), right(1, 2)), verbose=False)
+    assert module.metric_report("val").rows == {None: 7}
+
+    class Two(Weighted):
+        def loss(self, outputs, target):
+            return super().loss(outputs, target[0])
+
+        def metric_inputs(self, outputs, target, batch):
+            return outputs, target[0]
+
+    module = Two()
+    x, y = right(2, 5)
+    trainer().validate(module, pairs((x, (y, y))), verbose=False)
+    assert module.metric_report("val").rows == {}
+    assert str(module.metric_report("val")).startswith("val, epoch 0, step 0\n")
