@@ -38,6 +38,7 @@ from metric_mixin._errors import (
     OptionError,
     ResumeError,
     StageError,
+    SyncError,
     UnknownMetricError,
     UpdateError,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "ResumeError",
     "StageError",
     "StageMetrics",
+    "SyncError",
     "UnknownMetricError",
     "UpdateError",
     "__version__",

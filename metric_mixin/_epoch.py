@@ -100,7 +100,7 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
     sanity = trainer is not None and trainer.sanity_checking
     try:
         with record.untouched() if sanity else nullcontext():
-            keyed = recorder.compute(module, stage, sanity=sanity)
+            keyed = recorder.compute(module, stage, _about(trainer, sanity, early), sanity=sanity)
         yield
         if (keyed and not sanity) or not (sanity or record.logged_early):
             keyed = _publish(module, trainer, log, stage, keyed)
@@ -111,6 +111,12 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
         record.reset()
         record.logged_early = early
         recorder.last_batch = None
+
+
+def _about(trainer: Any | None, sanity: bool, early: bool) -> dict[str, str]:
+    """What tells the end of this epoch from every other one, in words."""
+    when = "sanity check" if sanity else "log_metrics" if early else "the epoch's end"
+    return {"called by": when} | ({} if trainer is None else {"epoch": str(trainer.current_epoch)})
 
 
 def ended(module: Any, stage: Stage) -> None:
@@ -206,7 +212,7 @@ def _report(trainer: Any | None, module: Any, stage: Stage, keyed: Keyed) -> Met
         epoch=None if trainer is None else trainer.current_epoch,
         step=None if trainer is None else _step(trainer, module, stage),
         values=report_values(keyed, recorder.best.epochs()),
-        rows=recorder.stages[stage].rows(),
+        rows=recorder.stages[stage].rows,
     )
 
 

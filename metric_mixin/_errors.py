@@ -74,6 +74,10 @@ class LoaderNamesError(MetricMixinError, ValueError):
     """There are more or fewer names of dataloaders than dataloaders."""
 
 
+class SyncError(MetricMixinError, RuntimeError):
+    """The ranks came to an exchange of metrics with different things, or one of them did not come."""
+
+
 class ResumeError(MetricMixinError, ValueError):
     """The entry of a checkpoint is damaged, or was not made by this package."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.wrappers import Running
 
 
@@ -34,6 +35,19 @@ def merge_into(merged: Metric, parts: Sequence[Metric]) -> None:
         target._computed = None
 
 
+def updates_of(metric: Metric) -> int:
+    """Return how often a metric was updated since its reset."""
+    return int(metric._num_vals_seen if isinstance(metric, Running) else metric._update_count)
+
+
+def set_updates(metric: Metric, updates: int) -> None:
+    """Set how often a metric was updated since its reset."""
+    if isinstance(metric, Running):
+        metric._num_vals_seen = updates
+    else:
+        metric._update_count = updates
+
+
 def _merge_windows(merged: Running, sources: Sequence[Running]) -> None:
     """Give ``merged`` the last batches of all places, which came one after the other."""
     window, states = merged.window, list(merged.base_metric._defaults)
@@ -51,7 +65,8 @@ def _merge_windows(merged: Running, sources: Sequence[Running]) -> None:
 def merged_state(states: Sequence[Any], reduce: Any) -> Any:
     """Merge one state; ``reduce`` is what the metric gave as ``dist_reduce_fx``."""
     if isinstance(states[0], list):
-        return [item for state in states for item in state]
+        joined = [item for state in states for item in state]
+        return joined if reduce is None or reduce is dim_zero_cat or not joined else reduce(joined)
     if len(states) == 1:
         return states[0].clone()
     shape = max((state.shape for state in states), key=len)  # of one value torchmetrics 1.7 drops a dimension at times

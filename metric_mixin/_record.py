@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -16,6 +16,7 @@ from metric_mixin._layout import Layout
 from metric_mixin._loss import EpochLoss
 from metric_mixin._merge import merge_into
 from metric_mixin._stage import StageMetrics
+from metric_mixin._sync import Unit, compute_alone, several_ranks, synced
 
 Loader = str | int | None
 """A dataloader as ``metric_key`` gets it: its name, its index where it has none, ``None`` for a single one or all."""
@@ -32,10 +33,10 @@ class Part:
         self.loss = EpochLoss()
         self._rows: Counter[str] | None = Counter()  # metric -> rows fed to it; None where they cannot be told
 
-    @property
-    def rows(self) -> int | None:
-        """Number of rows since the last reset: the most that any metric was fed; ``None`` where it is not known."""
-        return max(self._rows.values(), default=None) if self._rows is not None else None
+    def count_for_ranks(self) -> tuple[int, int, int]:
+        """Return the rows since the last reset, the most that any metric was fed; 1 if any, 1 if they are not known."""
+        rows = max(self._rows.values(), default=0) if self._rows is not None else 0
+        return rows, int(bool(self._rows)), int(self._rows is None)
 
     def count(self, names: Iterable[str], rows: int | None) -> None:
         """Take note of the rows of a batch, which were fed to the metrics of ``names``."""
@@ -70,6 +71,10 @@ class Part:
         if losses := [part.loss for part in parts if part.loss.update_called]:
             merge_into(self.loss, losses)
 
+    def units(self, of: str) -> list[Unit]:
+        """Return all that keeps a state; ``of`` says of what, for messages."""
+        return [*self.metrics.units(of), {f"the loss{of}": self.loss}]
+
     def lasting(self) -> Iterator[MinMaxMetric]:
         """Metrics that keep something over epochs: of a ``MinMaxMetric`` a reset leaves its extremes."""
         for metric in self.metrics.values(copy_state=False):
@@ -101,6 +106,7 @@ class StageRecord:
         layouts: What each metric returns.
         promised: Keys that class and settings promise.
         found: Keys as last computed.
+        rows: Dataloader to its number of rows, on all ranks, as last computed and where it is known.
         logged_early: Whether ``log_metrics`` was called in this epoch.
         early: What it logged.
         described: Version of the metrics for which layouts and keys were found out.
@@ -118,6 +124,7 @@ class StageRecord:
         self.layouts: dict[str, Layout] = {}
         self.promised: Keyed = {}
         self.found: Keyed | None = None
+        self.rows: dict[Loader, int] = {}
         self.logged_early = False
         self.early: Keyed = {}
         self.described = -1
@@ -143,15 +150,32 @@ class StageRecord:
             return list(self.names)
         return [None] if self.count == 1 else list(range(self.count))
 
-    def rows(self) -> dict[Loader, int]:
-        """Dataloader to its number of rows since the last reset, where that is known."""
-        counts = ((loader, self.part(index).rows) for index, loader in enumerate(self.labels()))
-        return {loader: rows for loader, rows in counts if rows is not None}
+    @contextmanager
+    def of_all_ranks(self, about: dict[str, str]) -> Iterator[None]:
+        """Inside, each dataloader's part has the rows of all ranks; ``about`` is what must be the same on each."""
+        parts = {loader: self.part(index) for index, loader in enumerate(self.labels())}
+        counts = [n for part in parts.values() for n in part.count_for_ranks()]
+        context: AbstractContextManager[list[int]] = nullcontext(counts)
+        if several_ranks():
+            faults = [part.metrics.fault() for part in parts.values()]
+            fault = next((fault for fault in faults if fault is not None), None)
+            units = [] if fault else [unit for loader, part in parts.items() for unit in part.units(_of(loader))]
+            context = synced(units, about | self.metrics.declared(), counts, fault)
+        with context as sums:
+            self.rows = {
+                loader: rows
+                for loader, rows, counted, unknown in zip(parts, sums[::3], sums[1::3], sums[2::3], strict=True)
+                if counted and not unknown
+            }
+            yield
 
     def pooled(self) -> Part:
         """Return a part with the rows of all dataloaders, by merging states."""
         if self.all_rows is None:
             self.all_rows = self.parts[0].another()
+            for metric in self.all_rows.metrics.values(copy_state=False):
+                compute_alone(metric)
+            compute_alone(self.all_rows.loss)
         self.all_rows.merge(list(self.parts.values()))
         return self.all_rows
 
@@ -189,3 +213,7 @@ class StageRecord:
 
     def _all(self) -> list[Part]:
         return [*self.parts.values(), *([self.all_rows] if self.all_rows is not None else [])]
+
+
+def _of(loader: Loader) -> str:
+    return "" if loader is None else f" of dataloader {loader!r}"

@@ -6,8 +6,8 @@ It holds no reference to the module or its Trainer, so that it is copied and pic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -216,16 +216,21 @@ class Recorder:
 
     # Compute
 
-    def compute(self, module: Any, stage: Stage, *, sanity: bool = False) -> Keyed:
-        """Compute what was fed and put it under its keys: each dataloader by itself, then all of them; losses first."""
+    def compute(self, module: Any, stage: Stage, about: Mapping[str, str], *, sanity: bool = False) -> Keyed:
+        """Compute what all ranks were fed and put it under its keys.
+
+        Each dataloader by itself, then all of them; losses first. ``about`` tells this epoch from every other one.
+        """
         record = self.stage(module, stage)
         options = options_of(module)
         loaders = record.labels()
+        words = {f"option {field.name}": repr(getattr(options, field.name)) for field in fields(options)}
         entries: list[Entry] = []
-        for index, loader in enumerate(loaders):
-            entries += self._entries(module, stage, record, record.part(index), loader, sanity)
-        if options.pooled and len(loaders) > 1:
-            entries += self._entries(module, stage, record, record.pooled(), None, sanity)
+        with record.of_all_ranks({"stage": stage, **about, "number of dataloaders": str(record.count)} | words):
+            for index, loader in enumerate(loaders):
+                entries += self._entries(module, stage, record, record.part(index), loader, sanity)
+            if options.pooled and len(loaders) > 1:
+                entries += self._entries(module, stage, record, record.pooled(), None, sanity)
         keyed = self._keyed(module, stage, entries)
         record.found = self._merged(record, keyed)
         return keyed

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.wrappers import Running
 
 from metric_mixin._errors import ResumeError
 from metric_mixin._inputs import describe
+from metric_mixin._merge import set_updates, updates_of
 from metric_mixin._record import Part, StageRecord
 
 ENTRY = "metric_mixin"
@@ -107,7 +107,7 @@ def _states(metric: Metric) -> dict[str, Any]:
     """States of a metric and of those that it wraps, by the path of the module."""
     return {
         path: {
-            "count": module._num_vals_seen if isinstance(module, Running) else int(module._update_count),
+            "count": updates_of(module),
             "state": {name: _on_cpu(getattr(module, name)) for name in module._defaults},
         }
         for path, module in metric.named_modules()
@@ -148,7 +148,4 @@ def _restore(metric: Metric, kept: Mapping[str, Any]) -> None:
                 moved = value.to(device).clone() if isinstance(value, Tensor) else [item.to(device) for item in value]
                 setattr(module, name, moved)
             module._computed = None
-            if isinstance(module, Running):
-                module._num_vals_seen = int(saved["count"])
-            else:
-                module._update_count = int(saved["count"])
+            set_updates(module, int(saved["count"]))

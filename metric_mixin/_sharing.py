@@ -94,6 +94,10 @@ class Sharing:
             self.handed_out = True
             self._note_states(member)
 
+    def units(self, named: Callable[[str], tuple[str, Metric]]) -> list[Mapping[str, Metric]]:
+        """Return the groups as metrics by name; every metric has the state of its group."""
+        return [dict(named(name) for name in group) for group in self.groups]
+
     def reset(self, member: Member) -> None:
         """All metrics were reset: they stand in their groups again."""
         self.groups = [list(group) for group in self._after_reset]

@@ -13,7 +13,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 
 from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
-from metric_mixin._errors import ComputeError, KeyCollisionError, UnknownMetricError, UpdateError
+from metric_mixin._errors import ComputeError, KeyCollisionError, MetricMixinError, UnknownMetricError, UpdateError
 from metric_mixin._groups import keeper, safe_groups
 from metric_mixin._inputs import exact_numerics, first_device, has_half, prepared
 from metric_mixin._keys import check_distinct, expected, flatten
@@ -21,6 +21,8 @@ from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import inner_metric, layout_of
 from metric_mixin._precision import widened
 from metric_mixin._sharing import Sharing
+from metric_mixin._signature import settings_of
+from metric_mixin._sync import Unit, several_ranks, synced
 
 
 class StageMetrics(NamedCollection):
@@ -61,6 +63,7 @@ class StageMetrics(NamedCollection):
         self._fed: dict[str, int] = {}  # name -> updates since the last reset
         self._sharing = Sharing()
         self._ranges = LabelRanges()
+        self._declared: dict[str, dict[str, str]] = {}  # name -> its settings, as ranks compare them
         self.add_metrics(metrics, *more)
 
     # Declare
@@ -93,6 +96,9 @@ class StageMetrics(NamedCollection):
         super()._changed(name)
         self._fed.pop(name, None)
         metrics = dict(self._pairs())
+        changed = [name] if name in metrics else metrics if not name else ()
+        self._declared = {key: words for key, words in self._declared.items() if key in metrics}
+        self._declared |= {key: settings_of(metrics[key]) for key in changed}
         self._sharing.set_groups(metrics, safe_groups(metrics), changed=name, fed=bool(self._fed))
         self._ranges = LabelRanges(metrics, self._ranges)
         self._groups = dict(enumerate(self._sharing.groups))
@@ -166,7 +172,10 @@ class StageMetrics(NamedCollection):
 
     def compute(self) -> dict[str, Any]:
         """Compute every metric and return scalars (0-d tensors) and arrays by key, in the order of the declaration."""
-        return self._flat(self.compute_values())
+        if not several_ranks():
+            return self._flat(self.compute_values())
+        with synced(self.units(), {"": type(self).__name__} | self.declared(), fault=self.fault()):
+            return self._flat(self.compute_values())
 
     def _flat(self, values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         entries = [
@@ -207,6 +216,28 @@ class StageMetrics(NamedCollection):
                 on_error(failure)
                 continue
             yield name, value
+
+    def units(self, of: str = "") -> list[Unit]:
+        """Return the metrics that keep a state, those of one state together; ``of`` says of what, for messages."""
+        self._compute_groups_create_state_ref()
+        return self._sharing.units(lambda name: (f"metric {name!r}{of}", keeper(self._member(name))))
+
+    def declared(self) -> dict[str, str]:
+        """Return what must be the same on all ranks: class, settings and states of each metric, in words."""
+        return {
+            f"metric {name!r}{setting}": words
+            for name, settings in self._declared.items()
+            for setting, words in settings.items()
+        }
+
+    def fault(self) -> MetricMixinError | None:
+        """Return what is wrong with the states, and is raised when they are computed; ``None`` where nothing is."""
+        try:
+            self._ranges.raise_deferred()
+            self._compute_groups_create_state_ref()
+        except MetricMixinError as error:
+            return error
+        return None
 
     def taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return those of ``kwargs`` that the ``update`` of one of the metrics names."""

@@ -1,0 +1,466 @@
+"""States of every rank in, the states of all rows out, in a few collectives; the only user of torch.distributed.
+
+Every exchange begins with a header that all ranks gather: what is exchanged, how it is laid out, how many bytes each
+rank has beside it. Where all agree, states that are summed, averaged or compared travel in one reduction of integers,
+one of sums of floats and one of extremes, and everything else in one gather: at most five collectives, however many
+metrics there are. Where they do not agree, everything is gathered: then each rank knows who differs in what and raises
+the same error, or, where a rank without rows alone made the difference, merges the states.
+
+Sources: ``Metric.sync``, ``Metric._sync_dist`` and ``MeanAveragePrecision._sync_dist`` (torchmetrics 1.7.0, 1.9.0),
+whose semantics these are, except that a rank without rows has no part in a result; there its defaults do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mean, dim_zero_min, dim_zero_sum
+
+from metric_mixin._errors import MetricMixinError, SyncError
+from metric_mixin._inputs import mapped
+from metric_mixin._merge import merged_state, set_updates, updates_of
+
+Unit = Mapping[str, Metric]
+"""Metrics by name that have one state: that of the first travels, and all get it. Only the first may wrap others."""
+
+
+class State(NamedTuple):
+    """What a metric has accumulated: the number of its updates, and its states by name."""
+
+    updates: int
+    states: dict[str, Any]
+
+
+def several_ranks() -> bool:
+    """Whether this is one of several processes in a group of torch.distributed."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def synced(
+    units: Sequence[Unit],
+    about: Mapping[str, str],
+    numbers: Sequence[int] = (),
+    fault: MetricMixinError | None = None,
+) -> Iterator[list[int]]:
+    """Inside, the metrics of ``units`` have the states of all ranks' rows and compute without a collective.
+
+    Every rank must come here. A metric with ``sync_on_compute=False``, or whose ``distributed_available_fn`` says no,
+    keeps its own states; one with a ``process_group``, a ``dist_sync_fn`` or a ``sync`` of its own is synced by that,
+    before this returns.
+
+    Args:
+        units: The metrics, in the same order on every rank.
+        about: What must be the same on every rank, by what messages call it.
+        numbers: Counts, which are summed over the ranks.
+        fault: What is wrong with this rank's states.
+
+    Yields:
+        The sums of ``numbers``.
+
+    Raises:
+        SyncError: The ranks differ in ``about`` or in the form of their states, on each rank; or they did not come.
+        MetricMixinError: The ``fault`` of any rank, on each rank.
+    """
+    with torch.no_grad():
+        exchange = _Exchange(units, dict(about), list(numbers), fault)
+        found = exchange.run()
+        for module in exchange.modules():
+            if _syncs_itself(module):
+                found[id(module)] = _synced_by_itself(module)
+    with ExitStack() as stack:
+        for unit in units:
+            first = next(iter(unit.values()))
+            for metric in unit.values():
+                stack.enter_context(computing_alone(metric))
+                for (_, leader), (_, module) in zip(_metrics_in(first), _metrics_in(metric), strict=True):
+                    if (state := found.get(id(module), found.get(id(leader)))) is not None:
+                        stack.enter_context(_with_state(module, state))
+        yield exchange.sums
+
+
+def compute_alone(metric: Metric) -> None:
+    """Let ``metric`` and those that it wraps compute from the states they have from now on, without a collective."""
+    for _, module in _metrics_in(metric):
+        module.distributed_available_fn = _no
+
+
+@contextmanager
+def computing_alone(metric: Metric) -> Iterator[None]:
+    """Inside, ``metric`` and those that it wraps compute from the states they have, without a collective."""
+    kept = [(module, module.distributed_available_fn) for _, module in _metrics_in(metric)]
+    try:
+        compute_alone(metric)
+        yield
+    finally:
+        for module, available in kept:
+            module.distributed_available_fn = available
+
+
+def _no() -> bool:
+    return False
+
+
+@contextmanager
+def _with_state(metric: Metric, state: State) -> Iterator[None]:
+    kept = _state_of(metric, state.states)
+    try:
+        _set_state(metric, state)
+        yield
+    finally:
+        _set_state(metric, kept)
+
+
+def _state_of(metric: Metric, names: Iterable[str]) -> State:
+    return State(updates_of(metric), {name: getattr(metric, name) for name in names})
+
+
+def _set_state(metric: Metric, state: State) -> None:
+    for name, value in state.states.items():
+        setattr(metric, name, value)
+    set_updates(metric, state.updates)
+
+
+def _metrics_in(metric: Metric) -> Iterator[tuple[str, Metric]]:
+    """The metric and those that it wraps, each behind its path."""
+    return ((f".{path}" if path else "", m) for path, m in metric.named_modules() if isinstance(m, Metric))
+
+
+def _takes_part(metric: Metric) -> bool:
+    return bool(metric.sync_on_compute and metric.distributed_available_fn())
+
+
+def _syncs_itself(metric: Metric) -> bool:
+    """Whether a metric is to be synced by a group or a function of its own, or by its author's code."""
+    if not metric._defaults or not _takes_part(metric):
+        return False
+    authors = [getattr(type(metric), name).__module__ for name in ("sync", "sync_context", "_sync_dist")]
+    code_of_its_own = any(not author.startswith("torchmetrics.") for author in authors)
+    return code_of_its_own or metric.process_group is not None or metric.dist_sync_fn is not None
+
+
+def _synced_by_itself(metric: Metric) -> State:
+    with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+        return _state_of(metric, metric._defaults)
+
+
+class _Exchange:
+    """One exchange, seen from this rank."""
+
+    def __init__(
+        self, units: Sequence[Unit], about: dict[str, str], numbers: list[int], fault: MetricMixinError | None
+    ) -> None:
+        self.units = units
+        self.about = about
+        self.sums = numbers
+        self.fault = fault
+        self.ranks = _Ranks(about)
+        self.slots = [
+            _Slot(f"{name}{path}", module, state)
+            for unit in units
+            for name, metric in list(unit.items())[:1]
+            for path, module in _metrics_in(metric)
+            if _takes_part(module) and not _syncs_itself(module)
+            for state in module._defaults
+        ]
+
+    def modules(self) -> list[Metric]:
+        """The metrics whose states travel, in the order of the exchange."""
+        return [module for unit in self.units for _, module in _metrics_in(next(iter(unit.values())))]
+
+    def run(self) -> dict[int, State]:
+        """Return the state of all ranks by the identity of the metric."""
+        to_gather = [slot.value_to_gather() for slot in self.slots if slot.way == _GATHER]
+        packed = _packed(to_gather, self.ranks.device) if to_gather else torch.zeros(0, dtype=torch.uint8)
+        layout = [slot.layout() for slot in self.slots]
+        header = [*_digest(sorted(self.about.items())), *_digest(layout), int(self.fault is not None), packed.numel()]
+        headers: list[list[int]] = self.ranks.gather(torch.tensor(header)).tolist()
+        *_, sizes = zip(*headers, strict=True)
+        if any(one[:5] != [*header[:4], 0] for one in headers):
+            return self._by_gathering_all()
+        return self._by_reducing(packed, sizes)
+
+    def _by_reducing(self, packed: Tensor, sizes: Sequence[int]) -> dict[int, State]:
+        """States that a reduction takes, reduced; the others gathered and merged."""
+        modules = list({id(slot.metric): slot.metric for slot in self.slots}.values())
+        updates = torch.tensor([updates_of(module) for module in modules], dtype=torch.int64)
+        counts = [torch.tensor(self.sums, dtype=torch.int64), updates, (updates > 0).long()]
+        (sums, updates, fed), integers = _cut(self.ranks.sum([*counts, *self._shares(_INTEGERS)], torch.int64), 3)
+        self.sums = sums.tolist()
+        fed_ranks = dict(zip(map(id, modules), fed.tolist(), strict=True))
+        arrived = {
+            _INTEGERS: iter(integers),
+            _SUM: iter(self.ranks.sum(self._shares(_SUM), torch.float64)),
+            _EXTREME: iter(self.ranks.largest(self._shares(_EXTREME))),
+            _GATHER: iter(zip(*self.ranks.gather_packed(packed, sizes), strict=True) if max(sizes) else ()),
+        }
+        found = {id(m): State(count, {}) for m, count in zip(modules, updates.tolist(), strict=True)}
+        for slot in self.slots:
+            value = next(arrived[slot.way])
+            if ranks := fed_ranks[id(slot.metric)]:
+                found[id(slot.metric)].states[slot.state] = slot.value_of_all(value, ranks)
+        return found
+
+    def _shares(self, way: str) -> list[Tensor]:
+        return [slot.share() for slot in self.slots if slot.way == way]
+
+    def _by_gathering_all(self) -> dict[int, State]:
+        """Every rank's state of every metric, merged; an error where they differ in more than who has rows."""
+        members = [
+            (name + path, m) for unit in self.units for name, one in unit.items() for path, m in _metrics_in(one)
+        ]
+        members = [(name, m) for name, m in members if _takes_part(m) and not _syncs_itself(m)]
+        mine = {
+            "about": self.about,
+            "fault": None if self.fault is None else (type(self.fault), str(self.fault)),
+            "sums": self.sums,
+            "states": {name: tuple(_state_of(m, m._defaults)) for name, m in members if updates_of(m)},
+        }
+        packed = _packed(mine, self.ranks.device)
+        sizes = self.ranks.gather(torch.tensor([packed.numel()])).flatten().tolist()
+        ranks = self.ranks.gather_packed(packed, sizes)
+        _raise_faults([rank["fault"] for rank in ranks])
+        _raise_differences([rank["about"] for rank in ranks])
+        found: dict[int, State] = {}
+        for name, metric in members:
+            fed = {i: State(*rank["states"][name]) for i, rank in enumerate(ranks) if name in rank["states"]}
+            states = {}
+            for state, reduction in metric._reductions.items() if fed else ():
+                parts = {rank: one.states[state] for rank, one in fed.items()}
+                _raise_other_forms(f"state {state!r} of {name}", parts)
+                states[state] = merged_state([_on(metric.device, part) for part in parts.values()], reduction)
+            found[id(metric)] = State(sum(one.updates for one in fed.values()), states)
+        self.sums = [sum(numbers) for numbers in zip(*(rank["sums"] for rank in ranks), strict=True)]
+        return found
+
+
+_INTEGERS, _SUM, _EXTREME, _GATHER = "sum of integers", "sum of floats", "extreme", "gather"
+_WAYS: dict[Any, str] = {dim_zero_sum: _SUM, dim_zero_mean: _SUM, dim_zero_max: _EXTREME, dim_zero_min: _EXTREME}
+
+
+class _Slot:
+    """One state of a metric, and how it travels: in a reduction where one gives what torchmetrics would."""
+
+    def __init__(self, name: str, metric: Metric, state: str) -> None:
+        self.name = name
+        self.metric = metric
+        self.state = state
+        self.value: Any = getattr(metric, state)
+        self.reduction = metric._reductions[state]
+        self.way = _GATHER
+        if isinstance(self.value, Tensor) and self.value.layout == torch.strided and not self.value.is_complex():
+            if self.value.is_floating_point():
+                self.way = _WAYS.get(self.reduction, _GATHER)
+            elif self.reduction is dim_zero_sum:
+                self.way = _INTEGERS
+
+    def layout(self) -> tuple[Any, ...]:
+        """What must be alike on all ranks for states to be reduced, or merged, as they are."""
+        form = (self.value.dtype, tuple(self.value.shape)) if isinstance(self.value, Tensor) else ()
+        return self.name, self.state, self.way, form
+
+    def share(self) -> Tensor:
+        """This rank's part in a reduction; of a smallest value the largest negative is taken."""
+        if not updates_of(self.metric):
+            return torch.full_like(self.value, -torch.inf if self.way == _EXTREME else 0)
+        value: Tensor = self.value.detach()
+        return -value if self.reduction is dim_zero_min else value
+
+    def value_to_gather(self) -> Any:
+        """This rank's state as it is, but a list that will be joined as one tensor; ``None`` where it has no rows."""
+        if not updates_of(self.metric):
+            return None
+        return [dim_zero_cat(self.value)] if self.value and self.reduction is dim_zero_cat else self.value
+
+    def value_of_all(self, value: Any, ranks: int) -> Any:
+        """The state of all ranks, from what arrived; ``ranks`` is how many of them have rows."""
+        if self.way == _GATHER:
+            parts = [_on(self.metric.device, part) for part in value if part is not None]
+            return merged_state(parts, self.reduction)
+        value = value / ranks if self.reduction is dim_zero_mean else value
+        value = -value if self.reduction is dim_zero_min else value
+        return value.to(self.value.device, torch.int64 if self.way == _INTEGERS else self.value.dtype)
+
+
+class _Ranks:
+    """The group, and its collectives; ``about`` is what messages say of the exchange."""
+
+    def __init__(self, about: Mapping[str, str]) -> None:
+        self.about = about
+        self.size = dist.get_world_size()
+        backend = str(dist.get_backend())
+        elsewhere = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        on_cpu = elsewhere is None or backend in ("gloo", "mpi")
+        self.device = torch.device("cpu") if on_cpu or elsewhere is None else torch.device(elsewhere.type)
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """Return the tensors of all ranks, which have one shape, stacked."""
+        mine = mine.to(self.device)
+        everyone = mine.new_empty((self.size, *mine.shape))
+        self._meet(lambda: dist.all_gather_into_tensor(everyone, mine))
+        return everyone
+
+    def gather_packed(self, mine: Tensor, sizes: Sequence[int]) -> list[Any]:
+        """Return what every rank packed, to ``sizes`` bytes."""
+        padded = mine.new_zeros(max(sizes))
+        padded[: mine.numel()] = mine
+        return [_unpacked(row[:size]) for row, size in zip(self.gather(padded), sizes, strict=True)]
+
+    def sum(self, shares: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """Return the sum over the ranks of each tensor, by one collective."""
+        return self._reduced(shares, dtype, dist.ReduceOp.SUM)
+
+    def largest(self, shares: Sequence[Tensor]) -> list[Tensor]:
+        """Return the largest values of each tensor, NaN where a rank has it, by one collective."""
+        nans = [share.isnan() for share in shares]  # back ends differ in what they do with one
+        numbers = [share.masked_fill(nan, -torch.inf) for share, nan in zip(shares, nans, strict=True)]
+        values, nans = _cut(self._reduced([*numbers, *nans], torch.float64, dist.ReduceOp.MAX), len(shares))
+        return [value.masked_fill(nan > 0, torch.nan) for value, nan in zip(values, nans, strict=True)]
+
+    def _reduced(self, shares: Sequence[Tensor], dtype: torch.dtype, operation: Any) -> list[Tensor]:
+        if not shares:
+            return []
+        flat = torch.cat([share.reshape(-1).to(self.device, dtype) for share in shares])
+        self._meet(lambda: dist.all_reduce(flat, operation))
+        parts = torch.split(flat, [share.numel() for share in shares])
+        return [part.reshape(share.shape) for part, share in zip(parts, shares, strict=True)]
+
+    def _meet(self, collective: Callable[[], Any]) -> None:
+        try:
+            collective()
+        except RuntimeError as error:
+            what = "".join(f" of {name} {self.about[name]}" for name in ("stage", "epoch") if name in self.about)
+            raise SyncError(
+                f"Rank {dist.get_rank()} waited in vain for other ranks to exchange metrics{what}: one of them "
+                "failed, hangs, or does something else. Every rank must end each epoch, and call `log_metrics` and "
+                f"`StageMetrics.compute` when the others do. torch.distributed says: {error}"
+            ) from error
+
+
+def _cut(items: list[Any], at: int) -> tuple[list[Any], list[Any]]:
+    return items[:at], items[at:]
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    return mapped(lambda tensor: tensor.to(device), value)
+
+
+def _digest(value: object) -> list[int]:
+    """128 bits that tell ``value`` from any other, as two integers."""
+    digest = hashlib.sha256(repr(value).encode()).digest()
+    return [int.from_bytes(digest[i : i + 8], "little", signed=True) for i in (0, 8)]
+
+
+# What differs
+
+
+def _raise_faults(faults: Sequence[tuple[type[MetricMixinError], str] | None]) -> None:
+    for rank, fault in enumerate(faults):
+        if fault is not None:
+            kind, message = fault
+            raise kind(f"On rank {rank}: {message}")
+
+
+def _raise_differences(abouts: Sequence[Mapping[str, str]]) -> None:
+    names = list(dict.fromkeys(name for about in abouts for name in about))
+    _raise_different({name: [about.get(name, "absent") for about in abouts] for name in names})
+
+
+def _raise_other_forms(name: str, parts: Mapping[int, Any]) -> None:
+    """Raise where one state is a tensor of another dtype or shape on some ranks, dimensions of one aside."""
+    forms = {
+        rank: f"{part.dtype} of shape {tuple(n for n in part.shape if n != 1)}"
+        for rank, part in parts.items()
+        if isinstance(part, Tensor)
+    }
+    if len(set(forms.values())) > 1:
+        _raise_different({name: [forms.get(rank, "without rows") for rank in range(max(forms) + 1)]})
+
+
+def _raise_different(values: Mapping[str, Sequence[str]]) -> None:
+    different = {name: by_rank for name, by_rank in values.items() if len(set(by_rank)) > 1}
+    if not different:
+        return
+    shown = [
+        f"{name} is " + ", ".join(f"{value} on rank {_listed(by_rank, value)}" for value in dict.fromkeys(by_rank))
+        for name, by_rank in list(different.items())[:_SHOWN]
+    ]
+    more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    raise SyncError(
+        f"The ranks came to exchange metrics and differ: {'; '.join(shown)}{more}. Every rank must declare the same "
+        "metrics with the same settings, and end the same epochs of the same stages in the same order."
+    )
+
+
+_SHOWN = 5
+
+
+def _listed(by_rank: Sequence[str], value: str) -> str:
+    return " and ".join(str(rank) for rank, its in enumerate(by_rank) if its == value)
+
+
+# States as bytes
+
+_ALIGNED = 16  # bytes: no dtype has more
+
+
+class _Packer(pickle.Pickler):
+    """Pickles containers, and keeps tensors aside."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+            self.tensors.append(value.detach())
+            return value.dtype, tuple(value.shape)
+        return None
+
+
+class _Unpacker(pickle.Unpickler):
+    """The inverse: takes each tensor from the bytes that follow."""
+
+    def __init__(self, file: io.BytesIO, payload: Tensor) -> None:
+        super().__init__(file)
+        self.payload = payload
+
+    def persistent_load(self, form: Any) -> Tensor:
+        dtype, shape = form
+        size = torch.Size(shape).numel() * dtype.itemsize
+        mine, self.payload = self.payload[:size], self.payload[_padded(size) :]
+        return mine.view(dtype).reshape(shape)
+
+
+def _packed(value: Any, device: torch.device) -> Tensor:
+    """Return ``value`` as one tensor of bytes: the length of its pickle, the pickle, and the tensors in it."""
+    packer = _Packer(file := io.BytesIO())
+    packer.dump(value)
+    pickled = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+    length = torch.tensor([pickled.numel(), 0]).view(torch.uint8)
+    tensors = [t.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8) for t in packer.tensors]
+    parts = []
+    for part in (length, pickled, *tensors):
+        padding = torch.zeros(_padded(part.numel()) - part.numel(), dtype=torch.uint8, device=device)
+        parts += [part.to(device), padding]
+    return torch.cat(parts)
+
+
+def _unpacked(packed: Tensor) -> Any:
+    """The inverse of ``_packed``; tensors are views."""
+    length = int(packed[:8].view(torch.int64))
+    pickled = packed[_ALIGNED : _ALIGNED + length].cpu().numpy().tobytes()
+    return _Unpacker(io.BytesIO(pickled), packed[_ALIGNED + _padded(length) :]).load()
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
