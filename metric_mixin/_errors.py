@@ -106,6 +106,14 @@ class MissingDependencyError(MetricMixinError, ModuleNotFoundError):
     """An optional package is needed and absent."""
 
 
+class RankError(MetricMixinError, RuntimeError):
+    """A process of ``metric_mixin.testing.run_ranks`` failed, or could not be started."""
+
+
+class RankTimeoutError(RankError, TimeoutError):
+    """Processes of ``metric_mixin.testing.run_ranks`` had not returned in time."""
+
+
 def listed(names: Iterable[object]) -> str:
     """``'a', 'b'``, or ``none``."""
     return ", ".join(map(repr, names)) or "none"

@@ -1,10 +1,181 @@
-"""What people need to test a module of their own: a logger that keeps everything it is given."""
+"""What people need to test a module of their own: processes in a group, and a logger that keeps what it is given."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import mock
 
+import torch
+import torch.distributed
 from lightning.pytorch.loggers import Logger
+
+from metric_mixin._errors import RankError, RankTimeoutError
+
+_T = TypeVar("_T")
+
+_STARTING = 60.0  # seconds for all processes to start and import what they need
+_GRACE = 3.0  # seconds for the other ranks to end by themselves once one has failed
+_READY = b"ready"
+
+
+def run_ranks(fn: Callable[..., _T], *args: Any, world_size: int = 2, timeout: float = 60) -> list[_T]:
+    """Call a function in several processes that form a group, and return what each returned.
+
+    The processes are real ones on this machine's CPU, with one thread each, in a ``torch.distributed`` group (gloo, on
+    the loopback interface, by a file in a temporary folder: no port is taken). ``RANK``, ``LOCAL_RANK``,
+    ``WORLD_SIZE`` and ``MASTER_ADDR`` are set, so that in ``fn`` a Lightning Trainer joins the same group:
+    ``Trainer(accelerator="cpu", devices=world_size, strategy="ddp", plugins=LightningEnvironment())``. The filters of
+    warnings that hold here hold there. When it returns or raises, no process and no file is left.
+
+    Args:
+        fn: Called as ``fn(rank, *args)``. Picklable, as a function of a module is; so are ``args`` and what it returns.
+        args: The same for each rank.
+        world_size: Number of processes, at least 1.
+        timeout: Seconds for ``fn`` on all ranks, and for each collective in it. Starting the processes does not count.
+
+    Returns:
+        What ``fn`` returned, by rank. Tensors are copies of their own.
+
+    Raises:
+        RankError: A rank raised (the message has its traceback) or died (its exit code). The other ranks then have
+            three seconds to end by themselves.
+        RankTimeoutError: Ranks had not returned in time; the message names them.
+
+    Examples:
+        >>> from metric_mixin.testing import run_ranks
+        >>> run_ranks(pow, 2, world_size=3)  # pow(0, 2), pow(1, 2), pow(2, 2)
+        [0, 1, 4]
+    """
+    name = f"`run_ranks({getattr(fn, '__qualname__', repr(fn))}, ...)`"
+    if world_size < 1:
+        raise RankError(f"{name}: world_size must be at least 1, got {world_size!r}.")
+    try:
+        call = pickle.dumps((fn, args, warnings.filters))
+    except Exception as error:  # pickle raises whatever the object's own methods raise
+        raise RankError(
+            f"{name}: the function and its arguments are sent to other processes and cannot be pickled: {error}. "
+            "Use a function that a module defines, not one inside of another function or a lambda."
+        ) from error
+    results: dict[int, Any] = {}
+    faults: dict[int, str] = {}
+    with _started(call, world_size, timeout) as ranks:
+        pipes = [pipe for _, pipe in ranks]
+        waiting, ready = dict(zip(pipes, range(world_size), strict=True)), 0
+        until = time.monotonic() + _STARTING
+        while waiting and (answered := wait(waiting, max(0.0, until - time.monotonic()))):
+            for pipe in answered:
+                rank = waiting[pipe]
+                message = _received(pipe)
+                if message == _READY:
+                    ready += 1
+                    if ready == world_size:
+                        until = time.monotonic() + timeout
+                        for one in pipes:
+                            with suppress(OSError):  # it has died, which will be seen
+                                one.send_bytes(_READY)
+                    continue
+                del waiting[pipe]
+                fault, result = pickle.loads(message) if message else (_death(ranks[rank][0]), None)
+                results[rank] = result
+                if fault is not None:
+                    faults[rank] = fault
+                    until = min(until, time.monotonic() + _GRACE)
+        for rank in waiting.values():
+            ranks[rank][0].kill()
+    if faults:
+        parts = [f"{name}: {_ranks(faults)} of {world_size} failed."]
+        parts += [f"Rank {rank} {fault.rstrip()}" for rank, fault in faults.items()]
+        parts += [f"Still running {_GRACE:g} s later, and then ended: {_ranks(waiting.values())}."] if waiting else []
+        raise RankError("\n".join(parts))
+    if waiting:
+        seconds = f"{timeout:g} s" if ready == world_size else f"{_STARTING:g} s, spent on starting"
+        raise RankTimeoutError(
+            f"{name}: still running after {seconds}, and then ended: {_ranks(waiting.values())}. "
+            f"Returned: {_ranks(results)}."
+        )
+    return [results[rank] for rank in range(world_size)]
+
+
+@contextmanager
+def _started(call: bytes, world_size: int, timeout: float) -> Iterator[list[tuple[Any, Any]]]:
+    """Processes and the pipes to them, by rank; in the end none runs and no file is left."""
+    context = get_context("spawn")
+    loopback = {"linux": {"GLOO_SOCKET_IFNAME": "lo"}, "darwin": {"GLOO_SOCKET_IFNAME": "lo0"}}.get(sys.platform, {})
+    ranks: list[tuple[Any, Any]] = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
+        try:
+            for rank in range(world_size):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_run, args=(theirs, rank, world_size, timeout, meeting, call))
+                places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+                fixed = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+                with mock.patch.dict(os.environ, loopback | places | fixed):  # libraries read them when imported
+                    process.start()
+                theirs.close()
+                ranks.append((process, ours))
+            yield ranks
+        finally:
+            for _, pipe in ranks:
+                pipe.close()  # a rank that has returned waits for it
+            for process, _ in ranks:
+                process.join(_GRACE)
+                process.kill()
+                process.join()
+
+
+def _run(pipe: Any, rank: int, world_size: int, timeout: float, meeting: str, call: bytes) -> None:
+    """What each process does: say that it is ready, join the group, call, answer, and wait for the others."""
+    try:
+        fn, args, warnings.filters = pickle.loads(call)
+        pipe.send_bytes(_READY)
+        pipe.recv_bytes()
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group(
+            "gloo", init_method=meeting, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout)
+        )
+        answer = pickle.dumps((None, fn(rank, *args)))  # plain pickle: tensors by value, no shared memory
+    except BaseException:  # of tests, too, whose failures may be no `Exception`
+        answer = pickle.dumps((f"raised:\n{traceback.format_exc()}", None))
+    pipe.send_bytes(answer)
+    with suppress(EOFError):
+        pipe.recv_bytes()  # no rank leaves the group before all have answered
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _received(pipe: Any) -> bytes | None:
+    try:
+        return bytes(pipe.recv_bytes())
+    except (EOFError, OSError):
+        return None
+
+
+def _death(process: Any) -> str:
+    process.join(_GRACE)
+    code = process.exitcode
+    by = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
+    return f"died with exit code {code}{by}."
+
+
+def _ranks(ranks: Any) -> str:
+    """``rank 1``, ``ranks 0, 2``, or ``none``."""
+    numbers = sorted(ranks)
+    return f"rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else "none"
 
 
 class CapturingLogger(Logger):
