@@ -42,7 +42,7 @@ def begin(module: Any, stage: Stage) -> None:
     if trainer is None:
         return
     if stage == "train":
-        record.epoch = train_epoch(recorder, trainer)
+        record.epoch, record.open = train_epoch(recorder, trainer), True
         take_loaded(module, trainer, announced=True)
         check_monitors(module, trainer, "train", own_log_possible=not trains_without_own_code(module, trainer))
     else:
@@ -72,7 +72,7 @@ def enter_train_epoch(module: Any, *, epoch_ends: bool = False) -> None:
         return
     if record.epoch is not None or recorder.loaded is not None:
         record.reset()
-    record.epoch = epoch
+    record.epoch, record.open = epoch, True
     record.logged_early = False
     take_loaded(module, trainer, epoch_ends=epoch_ends)
 
@@ -109,6 +109,7 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
         record.early = keyed if early else {}
     finally:
         record.reset()
+        record.open = early and record.open
         record.logged_early = early
         recorder.last_batch = None
 

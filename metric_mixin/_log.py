@@ -1,8 +1,9 @@
 """Scalars -> Trainer and loggers: values by key in; what Lightning's own ``log`` would have put, put there.
 
 Private names used (Lightning 2.5.1 and 2.6.6): ``trainer._logger_connector.log_metrics``, which writes a row outside of
-the epoch's end, and its ``_callback_metrics`` and ``_progress_bar_metrics``, for keys of one of several dataloaders.
-Without them the loggers, and ``log``, are called directly.
+the epoch's end, and its ``_callback_metrics`` and ``_progress_bar_metrics``, for keys of one of several dataloaders;
+``trainer._results[HOOK.KEY]._computed``, which says that a value needs no further sync. Without them the loggers, and
+``log``, are called directly.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
@@ -68,8 +70,17 @@ def log_epoch(
             log(key, value, prog_bar=key in bar, logger=False, **options)
         else:
             log(key, value, prog_bar=key in bar, logger=None if at_epoch else False, **options)
+        if at_epoch:
+            _is_of_all_ranks(trainer, f"{hook}.{key}", value)
     if not at_epoch:
         _write_row(trainer, stage, scalars)
+
+
+def _is_of_all_ranks(trainer: Any, result_key: str, value: Tensor) -> None:
+    """Give Lightning the epoch's value as computed, so that it does not recommend ``sync_dist=True`` for it."""
+    result = trainer._results.get(result_key)
+    if hasattr(result, "_computed") and value.dtype in (torch.float32, torch.float64):  # others it would convert
+        result._computed = value
 
 
 def _seen_by_callbacks(trainer: Any, key: str, value: Tensor, *, bar: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -112,6 +112,7 @@ class StageRecord:
         described: Version of the metrics for which layouts and keys were found out.
         loss_noted: Whether the keys of the loss are among the promised ones.
         epoch: What tells the running training epoch from the one before.
+        open: Whether that epoch has not ended.
     """
 
     def __init__(self, metrics: StageMetrics) -> None:
@@ -130,6 +131,7 @@ class StageRecord:
         self.described = -1
         self.loss_noted = False
         self.epoch: tuple[Any, ...] | None = None
+        self.open = False
 
     @property
     def metrics(self) -> StageMetrics:
@@ -161,7 +163,10 @@ class StageRecord:
             fault = next((fault for fault in faults if fault is not None), None)
             units = [] if fault else [unit for loader, part in parts.items() for unit in part.units(_of(loader))]
             context = synced(units, about | self.metrics.declared(), counts, fault)
-        with context as sums:
+        with ExitStack() as stack:
+            sums = stack.enter_context(context)
+            for part in parts.values():
+                stack.enter_context(part.metrics.left_alone())
             self.rows = {
                 loader: rows
                 for loader, rows, counted, unknown in zip(parts, sums[::3], sums[1::3], sums[2::3], strict=True)

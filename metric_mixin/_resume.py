@@ -5,16 +5,18 @@ The entry says the epoch and the batches done, since states fit only where ``fit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum
+from torchmetrics.wrappers import Running
 
 from metric_mixin._errors import ResumeError
 from metric_mixin._inputs import describe
-from metric_mixin._merge import set_updates, updates_of
+from metric_mixin._merge import merged_state, set_updates, updates_of
 from metric_mixin._record import Part, StageRecord
 
 ENTRY = "metric_mixin"
@@ -47,7 +49,7 @@ def checked_entry(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(entry, dict) or entry.get("version") != VERSION:
         got = entry.get("version") if isinstance(entry, dict) else describe(entry)
         raise ResumeError(f"The checkpoint's entry {ENTRY!r} must be a dict of version {VERSION}, got {got}. {_HINT}")
-    for field, kind in (("best", dict), ("train", dict), ("extremes", dict), ("epoch", int), ("batches", int)):
+    for field, kind in (("best", dict), ("train", list), ("extremes", dict), ("epoch", int), ("batches", int)):
         if not isinstance(entry.get(field), kind):
             raise ResumeError(
                 f"The checkpoint's entry {ENTRY!r} is damaged: {field!r} must be {kind.__name__}, got "
@@ -60,6 +62,13 @@ def checked_entry(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
                 f"The checkpoint's entry {ENTRY!r} is damaged: the best value of {key!r} must be a mode and a 0-d "
                 f"tensor, got {describe(kept)}. {_HINT}"
             )
+    for rank in entry["train"]:
+        for states in rank.values() if isinstance(rank, dict) else (rank,):
+            if not isinstance(states, dict) or not isinstance(states.get("metrics"), dict):
+                raise ResumeError(
+                    f"The checkpoint's entry {ENTRY!r} is damaged: 'train' must hold states by rank and dataloader, "
+                    f"got {describe(states)}. {_HINT}"
+                )
     return entry
 
 
@@ -72,19 +81,62 @@ def restore_extremes(record: StageRecord, entry: Mapping[str, Any]) -> None:
                 metric.min_val, metric.max_val = low, high
 
 
+def merged_states(record: StageRecord, ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the rows that several ranks saved as those of one, metrics left out whose states cannot go on from there.
+
+    Sums, extremes and lists can; a mean, or a state without a reduction, cannot be updated once it was merged.
+    """
+    merged: dict[str, Any] = {}
+    for index in dict.fromkeys(index for states in ranks for index in states):
+        part = record.part(int(index))
+        saved = [states[index] for states in ranks if index in states]
+        metrics = {}
+        for name, metric in part.metrics.items(copy_state=False):
+            parts = [states["metrics"][name] for states in saved if name in states["metrics"]]
+            if all(_fits(metric, one) for one in parts) and parts and _can_go_on(metric):
+                metrics[name] = _merged(metric, parts)
+        losses = [states["loss"] for states in saved if states["loss"]]
+        merged[index] = {"metrics": metrics, "loss": _merged(part.loss, losses) if losses else {}}
+    return merged
+
+
+_GOES_ON = (dim_zero_sum, dim_zero_max, dim_zero_min)
+
+
+def _can_go_on(metric: Metric) -> bool:
+    return all(
+        not isinstance(module, Running)
+        and all(
+            reduction in _GOES_ON or (isinstance(module._defaults[name], list) and reduction in (dim_zero_cat, None))
+            for name, reduction in module._reductions.items()
+        )
+        for module in metric.modules()
+        if isinstance(module, Metric)
+    )
+
+
+def _merged(metric: Metric, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    modules: dict[str, Any] = dict(metric.named_modules())
+    return {
+        path: {
+            "count": sum(part[path]["count"] for part in parts),
+            "state": {
+                name: merged_state([part[path]["state"][name] for part in parts], modules[path]._reductions[name])
+                for name in saved["state"]
+            },
+        }
+        for path, saved in parts[0].items()
+    }
+
+
 def restore_states(record: StageRecord, entry: Mapping[str, Any]) -> list[str]:
     """Give a stage the rows that ``states_of`` saved.
 
     Returns:
         Names of the metrics that have no states in the entry, or others than they have now; they begin without rows.
-
-    Raises:
-        ResumeError: The entry is damaged.
     """
     missing: list[str] = []
     for index, states in entry.items():
-        if not isinstance(states, dict) or not isinstance(states.get("metrics"), dict):
-            raise ResumeError(f"The checkpoint's entry {ENTRY!r} is damaged: got {describe(states)}. {_HINT}")
         part = record.part(int(index))
         metrics = dict(part.metrics.items(copy_state=False))
         names = [name for name, metric in metrics.items() if _fits(metric, states["metrics"].get(name))]

@@ -10,10 +10,12 @@ from metric_mixin._resume import (
     VERSION,
     checked_entry,
     extremes_of,
+    merged_states,
     restore_extremes,
     restore_states,
     states_of,
 )
+from metric_mixin._sync import gathered, several_ranks
 from metric_mixin._trainer import is_fitting, train_loaders_are_stateful, train_position, trainer_of
 
 
@@ -25,7 +27,7 @@ def save(module: Any, checkpoint: dict[str, Any]) -> None:
         return
     trainer = trainer_of(module)
     epoch, batches = (0, 0) if trainer is None else train_position(trainer)
-    train = recorder.stages.get("train")
+    ranks, whole = _rows_of_epoch(recorder, trainer)
     checkpoint[ENTRY] = {
         "version": VERSION,
         "epoch": epoch,
@@ -33,8 +35,23 @@ def save(module: Any, checkpoint: dict[str, Any]) -> None:
         "best": recorder.best.to_checkpoint(),
         "class_names": None if recorder.class_names is None else list(recorder.class_names),
         "extremes": {stage: extremes_of(record) for stage, record in recorder.stages.items()},
-        "train": {} if train is None or trainer is None or not is_fitting(trainer) else states_of(train),
+        "train": ranks,
+        "whole": whole,
     }
+
+
+def _rows_of_epoch(recorder: Any, trainer: Any | None) -> tuple[list[dict[str, Any]], bool]:
+    """Return each rank's rows of the training epoch that runs, if one does, and whether those of all ranks are there.
+
+    Within an epoch all ranks come here; on an exception one alone may, and asks no other.
+    """
+    record = recorder.stages.get("train")
+    if record is None or trainer is None or not is_fitting(trainer) or not record.open:
+        return [], True
+    mine = states_of(record)
+    if not several_ranks():
+        return [mine], True
+    return ([mine], False) if trainer.interrupted else (gathered(mine, {"stage": "train"}), True)
 
 
 def load(module: Any, checkpoint: dict[str, Any]) -> None:
@@ -56,7 +73,7 @@ def load(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = trainer_of(module)
     if trainer is None or not is_fitting(trainer):
         return
-    recorder.loaded = entry or {"epoch": None, "batches": 0, "train": {}}
+    recorder.loaded = entry or {"epoch": None, "batches": 0, "train": []}
     if entry is not None:
         recorder.best.from_checkpoint(entry["best"])
         for stage, extremes in entry["extremes"].items():
@@ -79,18 +96,35 @@ def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_end
         return
     epoch, batches = train_position(trainer)
     goes_on = entry["epoch"] == epoch and entry["batches"] == batches
-    if entry["train"] and goes_on and (epoch_ends or train_loaders_are_stateful(trainer)):
-        if missing := restore_states(recorder.stage(module, "train"), entry["train"]):
+    saved_rows = any(entry["train"])
+    if saved_rows and goes_on and (epoch_ends or train_loaders_are_stateful(trainer)):
+        record = recorder.stage(module, "train")
+        if missing := restore_states(record, _share_of_rank(record, entry["train"], trainer)):
             recorder.say(
                 f"resume {missing}",
                 f"Resumed within epoch {epoch}: the checkpoint has no states of {', '.join(map(repr, missing))} as "
-                "declared now, so their values of this epoch cover the rows since the resume.",
+                "declared now, or they do not go on from those of another number of processes, so their values of "
+                "this epoch cover the rows since the resume.",
             )
-    elif entry["train"] or (batches and not announced):
-        saved = f"epoch {entry['epoch']} after {entry['batches']} batches" if entry["train"] else f"epoch {epoch}"
+        if not entry.get("whole", True):
+            recorder.say(
+                "resume part",
+                f"Resumed within epoch {epoch} from a checkpoint that was saved on an exception: of the rows before "
+                "it, the training values of this epoch cover those of rank 0 alone.",
+            )
+    elif saved_rows or (batches and not announced):
+        saved = f"epoch {entry['epoch']} after {entry['batches']} batches" if saved_rows else f"epoch {epoch}"
         recorder.say(
             "resume",
             f"Resumed within {saved}: the training values of epoch {epoch} cover the rows since the resume alone. "
             "Rows before it count only with dataloaders that keep their place (a `state_dict`, such as torchdata's "
             "StatefulDataLoader), or where no batch of the epoch was left.",
         )
+
+
+def _share_of_rank(record: Any, ranks: list[dict[str, Any]], trainer: Any) -> dict[str, Any]:
+    """The rows that this rank goes on with: its own, or, of another number of ranks, on rank 0 those of all."""
+    if len(ranks) == trainer.world_size:
+        own: dict[str, Any] = ranks[trainer.global_rank]
+        return own
+    return merged_states(record, ranks) if trainer.global_rank == 0 else {}

@@ -57,6 +57,8 @@ class StageMetrics(NamedCollection):
         {'acc': tensor(0.7500), 'each/0': tensor(0.5000), 'each/1': tensor(1.)}
     """
 
+    _left_alone = False
+
     def __init__(self, metrics: Any, *more: Any, prefix: str | None = None, postfix: str | None = None) -> None:
         super().__init__([], prefix=prefix, postfix=postfix, compute_groups=False)
         self.metric_dtype = torch.float32
@@ -174,7 +176,9 @@ class StageMetrics(NamedCollection):
         """Compute every metric and return scalars (0-d tensors) and arrays by key, in the order of the declaration."""
         if not several_ranks():
             return self._flat(self.compute_values())
-        with synced(self.units(), {"": type(self).__name__} | self.declared(), fault=self.fault()):
+        fault = self.fault()
+        units = [] if fault else self.units()
+        with synced(units, {"": type(self).__name__} | self.declared(), fault=fault), self.left_alone():
             return self._flat(self.compute_values())
 
     def _flat(self, values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -221,6 +225,15 @@ class StageMetrics(NamedCollection):
         """Return the metrics that keep a state, those of one state together; ``of`` says of what, for messages."""
         self._compute_groups_create_state_ref()
         return self._sharing.units(lambda name: (f"metric {name!r}{of}", keeper(self._member(name))))
+
+    @contextmanager
+    def left_alone(self) -> Iterator[None]:
+        """Inside, nothing is done to make the metrics of a group alike: somebody else gave them their states."""
+        self._left_alone = True
+        try:
+            yield
+        finally:
+            self._left_alone = False
 
     def declared(self) -> dict[str, str]:
         """Return what must be the same on all ranks: class, settings and states of each metric, in words."""
@@ -280,7 +293,7 @@ class StageMetrics(NamedCollection):
 
     def _compute_groups_create_state_ref(self, copy: bool = False) -> None:
         """Give every metric the state of its group; ``copy`` where metrics are handed out."""
-        if "_sharing" in self.__dict__:
+        if "_sharing" in self.__dict__ and not self._left_alone:
             self._sharing.show(self._member, copy=copy)
 
     def _settle(self) -> None:

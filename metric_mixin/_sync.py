@@ -45,6 +45,14 @@ def several_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def gathered(value: Any, about: Mapping[str, str]) -> list[Any]:
+    """Return ``value`` of each rank, on every rank; containers of tensors and whatever can be pickled."""
+    ranks = _Ranks(about)
+    packed = _packed(value, ranks.device)
+    sizes = ranks.gather(torch.tensor([packed.numel()])).flatten().tolist()
+    return [_on(torch.device("cpu"), one) for one in ranks.gather_packed(packed, sizes)]
+
+
 @contextmanager
 def synced(
     units: Sequence[Unit],
@@ -225,9 +233,7 @@ class _Exchange:
             "sums": self.sums,
             "states": {name: tuple(_state_of(m, m._defaults)) for name, m in members if updates_of(m)},
         }
-        packed = _packed(mine, self.ranks.device)
-        sizes = self.ranks.gather(torch.tensor([packed.numel()])).flatten().tolist()
-        ranks = self.ranks.gather_packed(packed, sizes)
+        ranks = gathered(mine, self.about)
         _raise_faults([rank["fault"] for rank in ranks])
         _raise_differences([rank["about"] for rank in ranks])
         found: dict[int, State] = {}
@@ -306,7 +312,7 @@ class _Ranks:
         """Return the tensors of all ranks, which have one shape, stacked."""
         mine = mine.to(self.device)
         everyone = mine.new_empty((self.size, *mine.shape))
-        self._meet(lambda: dist.all_gather_into_tensor(everyone, mine))
+        self._meet(lambda: dist.all_gather(list(everyone.unbind()), mine))
         return everyone
 
     def gather_packed(self, mine: Tensor, sizes: Sequence[int]) -> list[Any]:
@@ -340,8 +346,8 @@ class _Ranks:
         except RuntimeError as error:
             what = "".join(f" of {name} {self.about[name]}" for name in ("stage", "epoch") if name in self.about)
             raise SyncError(
-                f"Rank {dist.get_rank()} waited in vain for other ranks to exchange metrics{what}: one of them "
-                "failed, hangs, or does something else. Every rank must end each epoch, and call `log_metrics` and "
+                f"Rank {dist.get_rank()} could not exchange metrics{what} with the other ranks: one of them failed, "
+                "hangs, or does something else. Every rank must end each epoch, and call `log_metrics` and "
                 f"`StageMetrics.compute` when the others do. torch.distributed says: {error}"
             ) from error
 

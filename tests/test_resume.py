@@ -167,7 +167,7 @@ def test_the_entry_holds_tensors_and_plain_containers_only(trainer, tmp_path):
             check(part)
 
     check(entry)
-    assert sum(t.sum() for t in entry["train"]["0"]["metrics"]["rows"][""]["state"]["value"]) == 1 + 2 + 3 + 4
+    assert sum(t.sum() for t in entry["train"][0]["0"]["metrics"]["rows"][""]["state"]["value"]) == 1 + 2 + 3 + 4
 
 
 @pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
@@ -415,9 +415,9 @@ def test_damaged_states(trainer, tmp_path):
     """States of another form are an error too, when they would be taken."""
     paths = save(trainer, tmp_path, StatefulDataLoader, {"every_n_train_steps": 4})
     checkpoint = torch.load(paths[4], weights_only=False)
-    checkpoint["metric_mixin"]["train"] = {"0": 3}
+    checkpoint["metric_mixin"]["train"] = [{"0": 3}]
     torch.save(checkpoint, paths[4])
-    with pytest.raises(ResumeError, match="is damaged: got int 3"):
+    with pytest.raises(ResumeError, match="by rank and dataloader, got int 3"):
         trainer(max_epochs=1, num_sanity_val_steps=0).fit(
             Sums(), rows(StatefulDataLoader), val_rows(), ckpt_path=paths[4]
         )
