@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -156,17 +156,15 @@ class StageRecord:
     def of_all_ranks(self, about: dict[str, str]) -> Iterator[None]:
         """Inside, each dataloader's part has the rows of all ranks; ``about`` is what must be the same on each."""
         parts = {loader: self.part(index) for index, loader in enumerate(self.labels())}
-        counts = [n for part in parts.values() for n in part.count_for_ranks()]
-        context: AbstractContextManager[list[int]] = nullcontext(counts)
-        if several_ranks():
-            faults = [part.metrics.fault() for part in parts.values()]
-            fault = next((fault for fault in faults if fault is not None), None)
-            units = [] if fault else [unit for loader, part in parts.items() for unit in part.units(_of(loader))]
-            context = synced(units, about | self.metrics.declared(), counts, fault)
+        sums = [n for part in parts.values() for n in part.count_for_ranks()]
         with ExitStack() as stack:
-            sums = stack.enter_context(context)
-            for part in parts.values():
-                stack.enter_context(part.metrics.left_alone())
+            if several_ranks():
+                faults = [part.metrics.fault() for part in parts.values()]
+                fault = next((fault for fault in faults if fault is not None), None)
+                units = [] if fault else [unit for loader, part in parts.items() for unit in part.units(_of(loader))]
+                sums = stack.enter_context(synced(units, about | self.metrics.declared(), sums, fault))
+                for part in parts.values():
+                    stack.enter_context(part.metrics.left_alone())
             self.rows = {
                 loader: rows
                 for loader, rows, counted, unknown in zip(parts, sums[::3], sums[1::3], sums[2::3], strict=True)
