@@ -285,7 +285,8 @@ class _Slot:
         """This rank's state as it is, but a list that will be joined as one tensor; ``None`` where it has no rows."""
         if not updates_of(self.metric):
             return None
-        return [dim_zero_cat(self.value)] if self.value and self.reduction is dim_zero_cat else self.value
+        joins = self.reduction is dim_zero_cat and isinstance(self.value, list) and len(self.value) > 1
+        return [dim_zero_cat(self.value)] if joins else self.value
 
     def value_of_all(self, value: Any, ranks: int) -> Any:
         """The state of all ranks, from what arrived; ``ranks`` is how many of them have rows."""
@@ -453,12 +454,16 @@ def _packed(value: Any, device: torch.device) -> Tensor:
     packer.dump(value)
     pickled = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
     length = torch.tensor([pickled.numel(), 0]).view(torch.uint8)
-    tensors = [t.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8) for t in packer.tensors]
     parts = []
-    for part in (length, pickled, *tensors):
+    for part in (length, pickled, *map(_as_bytes, packer.tensors)):
         padding = torch.zeros(_padded(part.numel()) - part.numel(), dtype=torch.uint8, device=device)
         parts += [part.to(device), padding]
     return torch.cat(parts)
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    dense = tensor.resolve_conj().resolve_neg().contiguous()
+    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)  # one element may have any stride
 
 
 def _unpacked(packed: Tensor) -> Any:

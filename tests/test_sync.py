@@ -1,0 +1,708 @@
+"""States of several ranks become those of all rows, in a few collectives, or the same error on every rank."""
+
+import time
+from datetime import timedelta
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import tensor
+from torchmetrics import (
+    CatMetric,
+    MaxMetric,
+    MeanMetric,
+    Metric,
+    MetricCollection,
+    MinMaxMetric,
+    MinMetric,
+    RunningSum,
+    SumMetric,
+)
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassHingeLoss,
+    MulticlassPrecision,
+)
+from torchmetrics.image import PeakSignalNoiseRatio
+from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, R2Score, SpearmanCorrCoef
+from torchmetrics.retrieval import RetrievalMAP
+from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper
+
+from metric_mixin import StageMetrics, SyncError
+from metric_mixin._sync import _Exchange, _packed, _unpacked
+from metric_mixin.testing import run_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*will save all targets and predictions")
+
+C = 3
+ROWS = 11
+SPLITS = {  # rows of each rank
+    "even": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]],
+    "uneven": [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [10]],
+    "empty-rank": [list(range(ROWS)), []],
+    "first-is-empty": [[], list(range(ROWS))],
+    "three": [[0, 1], [2, 3, 4, 5, 6, 7], [8, 9, 10]],
+    "three-one-empty": [[0, 1, 2], [], [3, 4, 5, 6, 7, 8, 9, 10]],
+}
+BATCH = 3
+
+
+class Fold(Metric):
+    """A state of any kind: what a row adds to it, and how ranks are reduced."""
+
+    full_state_update = False
+
+    def __init__(self, default, reduce, add):
+        super().__init__()
+        self.add = add
+        self.add_state("value", default=default, dist_reduce_fx=reduce)
+
+    def update(self, x, y):
+        for one in x[:, 0]:
+            self.value = globals()[self.add](self.value, one)
+
+    def compute(self):
+        return self.value if isinstance(self.value, torch.Tensor) else self.value[:]
+
+
+def plus(value, one):
+    return value + torch.round(one * 100).to(value.dtype)
+
+
+def either(value, one):
+    return value | (one > 0.9)
+
+
+def smallest(value, one):
+    return torch.minimum(value, torch.round(one * 100).to(value.dtype))
+
+
+def widening(value, one):
+    return value + one.double() * torch.ones(2)
+
+
+def turned(value, one):
+    return value + torch.complex(one, -one)
+
+
+class Pairs(Metric):
+    """Keeps tuples that are no tensors, as the masks of mean average precision are."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("pairs", default=[], dist_reduce_fx=None)
+
+    def update(self, x, y):
+        self.pairs.extend((int(target), b"x" * int(target)) for target in y)
+
+    def compute(self):
+        return tensor(sorted(number + len(text) for number, text in self.pairs))
+
+
+def concatenated(states):
+    return torch.cat(list(states)).sum()
+
+
+class Custom(Metric):
+    """A list with a reduction of its own."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("rows", default=[], dist_reduce_fx=concatenated)
+
+    def update(self, x, y):
+        self.rows.append(y.double())
+
+    def compute(self):
+        return self.rows if isinstance(self.rows, torch.Tensor) else concatenated(self.rows)
+
+
+class Range(Metric):
+    """A state that is averaged, as the range of data that a metric was told."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("range", default=tensor(5.0), dist_reduce_fx="mean")
+        self.add_state("seen", default=tensor(0.0), dist_reduce_fx="mean")
+
+    def update(self, x, y):
+        self.seen = tensor(7.0)
+
+    def compute(self):
+        return self.range + self.seen
+
+
+def multiclass(x, y):
+    return x, y
+
+
+def binary(x, y):
+    return x[:, 0], (y > 0).long()
+
+
+def values(x, y):
+    return x[:, 0], x[:, 1]
+
+
+def one(x, y):
+    return (x[:, 0],)
+
+
+def with_nan(x, y):
+    return (torch.where(y == 1, torch.nan, x[:, 0]),)
+
+
+def pairs(x, y):
+    return x[:, :2], x[:, 1:]
+
+
+def indexed(x, y):
+    return x[:, 0], (y > 0).long(), y // 2
+
+
+def tasks(x, y):
+    return {"kind": x, "size": x[:, 0]}, {"kind": y, "size": x[:, 1]}
+
+
+METRICS = {
+    "accuracy": (lambda: MulticlassAccuracy(C), multiclass),
+    "micro": (lambda: MulticlassAccuracy(C, average="micro"), multiclass),
+    "each": (lambda: ClasswiseWrapper(MulticlassAccuracy(C, average=None)), multiclass),
+    "confusion": (lambda: MulticlassConfusionMatrix(C), multiclass),
+    "auroc": (lambda: MulticlassAUROC(C), multiclass),
+    "auroc-binned": (lambda: MulticlassAUROC(C, thresholds=7), multiclass),
+    "samplewise": (
+        lambda: MulticlassAccuracy(C, multidim_average="samplewise", average="micro"),
+        lambda x, y: (x[:, :, None].repeat(1, 1, 4), y[:, None].repeat(1, 4)),
+    ),
+    "binary": (BinaryAccuracy, binary),
+    "sums": (MeanSquaredError, values),
+    "r2": (R2Score, values),
+    "no-reduction": (PearsonCorrCoef, values),
+    "lists": (SpearmanCorrCoef, values),
+    "lists-no-reduction": (RetrievalMAP, indexed),
+    "mean": (MeanMetric, one),
+    "sum": (SumMetric, one),
+    "max": (MaxMetric, one),
+    "min": (MinMetric, one),
+    "max-nan": (lambda: MaxMetric(nan_strategy="disable"), with_nan),
+    "sum-nan": (lambda: SumMetric(nan_strategy="disable"), with_nan),
+    "cat": (CatMetric, one),
+    "data-range": (lambda: PeakSignalNoiseRatio(data_range=1.0), values),
+    "mean-state": (Range, multiclass),
+    "tuples": (Pairs, multiclass),
+    "custom-reduction": (Custom, multiclass),
+    "bool": (lambda: Fold(tensor(False), "max", "either"), multiclass),
+    "uint8": (lambda: Fold(tensor(0, dtype=torch.uint8), "sum", "plus"), lambda x, y: (x * 0.01, y)),
+    "int32": (lambda: Fold(torch.zeros(2, dtype=torch.int32), "sum", "plus"), multiclass),
+    "int-min": (lambda: Fold(tensor(2**62 + 1), "min", "smallest"), multiclass),
+    "half": (lambda: Fold(tensor(0.0, dtype=torch.bfloat16), "sum", "plus"), lambda x, y: (x * 0.01, y)),
+    "double": (lambda: Fold(torch.zeros(2, 2, dtype=torch.float64), "sum", "plus"), multiclass),
+    "complex": (lambda: Fold(torch.zeros(2, dtype=torch.complex64), "sum", "turned"), multiclass),
+    "widening": (lambda: Fold(tensor(0.0), "sum", "widening"), multiclass),
+    "running": (lambda: RunningSum(window=100), one),
+    "extremes": (lambda: MinMaxMetric(MulticlassAccuracy(C)), multiclass),
+    "outputs": (lambda: MultioutputWrapper(MeanSquaredError(), 2), pairs),
+    "tasks": (
+        lambda: MultitaskWrapper(
+            {"kind": MetricCollection([MulticlassAccuracy(C), MulticlassF1Score(C)]), "size": MeanSquaredError()}
+        ),
+        tasks,
+    ),
+    "composition": (lambda: MulticlassAccuracy(C) + MulticlassPrecision(C) * 2, multiclass),
+}
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(ROWS, C, generator=generator).softmax(1), torch.arange(ROWS) % C
+
+
+def fed(metric, inputs, rows):
+    """Feed a metric by hand with batches of ``rows``."""
+    x, y = data()
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        metric.update(*inputs(x[batch], y[batch]))
+
+
+def reference(name, split):
+    """What one process computes from the rows of all ranks."""
+    make, inputs = METRICS[name]
+    metric = make()
+    for rows in SPLITS[split]:
+        fed(metric, inputs, rows)
+    return metric.compute()
+
+
+def flat(value):
+    """Tensors of a value in a fixed order."""
+    if isinstance(value, dict):
+        return [one for key in sorted(value) for one in flat(value[key])]
+    return (
+        [one for part in value for one in flat(part)] if isinstance(value, tuple | list) else [torch.as_tensor(value)]
+    )
+
+
+def numbers(value):
+    """All numbers of a value in a row."""
+    return torch.cat([one.reshape(-1) for one in flat(value)])
+
+
+def on_splits(rank, splits):
+    """Each metric by itself and all of them in one collection, over each split."""
+    torch.use_deterministic_algorithms(True)
+    results = {}
+    for split in splits:
+        alone = {name: StageMetrics({name: make()}) for name, (make, _) in METRICS.items()}
+        together = StageMetrics({name: make() for name, (make, _) in METRICS.items()})
+        for name, (_, inputs) in METRICS.items():
+            rows = SPLITS[split][rank]
+            fed(alone[name], inputs, rows)
+            x, y = data()
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                together.update_only([name], *inputs(x[batch], y[batch]))
+        whole = together.compute()
+        for name, stage in alone.items():
+            keys = [key for key in whole if key == name or key.startswith(f"{name}/")]
+            results[split, name] = stage.compute(), {key: whole[key] for key in keys}
+    return results
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks():
+    return run_ranks(on_splits, [split for split, parts in SPLITS.items() if len(parts) == 2], timeout=90)
+
+
+@pytest.fixture(scope="module")
+def on_three_ranks():
+    splits = [split for split, parts in SPLITS.items() if len(parts) == 3]
+    return run_ranks(on_splits, splits, world_size=3, timeout=90)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", METRICS)
+def test_every_rank_computes_the_value_over_all_rows(name, split, request):
+    """Whatever kind of state, alone or among others, equal to one process; integers bit for bit."""
+    ranks = request.getfixturevalue("on_two_ranks" if len(SPLITS[split]) == 2 else "on_three_ranks")
+    wanted = numbers(reference(name, split))
+    exact = not wanted.is_floating_point() and not wanted.is_complex()
+    for results in ranks:
+        for found in map(numbers, results[split, name]):
+            # floats are summed in another order; R2 takes differences of such sums
+            torch.testing.assert_close(
+                found, wanted, rtol=0 if exact else 2e-5, atol=0, equal_nan=True, check_dtype=False
+            )
+            assert found.dtype in (wanted.dtype, torch.int64)
+
+
+def test_the_values_of_splits_differ_from_means_of_ranks():
+    """Control: a mean of each rank's own value is another number for an uneven split."""
+    x, y = data()
+    parts = [MulticlassAccuracy(C, average="micro")(x[rows], y[rows]) for rows in SPLITS["uneven"]]
+    assert torch.stack(parts).mean() != reference("micro", "uneven")
+
+
+def both_paths(rank):
+    """The states that reductions give and those that a gather of everything gives, by metric, path and state."""
+    found = {}
+    for split in ("uneven", "empty-rank"):
+        stages = [StageMetrics({name: make()}) for name, (make, _) in METRICS.items() if name != "widening"]
+        for stage in stages:
+            x, y = data()
+            if rows := SPLITS[split][rank]:
+                stage.update(*METRICS[stage.names()[0]][1](x[rows], y[rows]))
+        units = [unit for stage in stages for unit in stage.units()]
+        exchange = _Exchange(units, {}, [rank + 1], None)
+        fast, fast_sums = exchange.run(), exchange.sums
+        exchange.sums = [rank + 1]
+        slow = exchange._by_gathering_all()
+        assert exchange.sums == fast_sums == [3]
+        for unit in units:
+            name, metric = next(iter(unit.items()))
+            for path, module in metric.named_modules():
+                if isinstance(module, Metric) and (updates_and_states := fast.get(id(module))):
+                    found[split, name, path] = updates_and_states, slow[id(module)]
+    return found
+
+
+def test_reductions_equal_a_gather_of_everything():
+    """The fast path gives the states of the plain one, counts exactly, and one less is what it has to compare."""
+    results = run_ranks(both_paths)
+    assert len(results[0]) > 60
+    assert results[0].keys() == results[1].keys()
+    for found in (found for rank in results for found in rank.items()):
+        where, (fast, slow) = found
+        assert fast.updates == slow.updates, where
+        for state, value in slow.states.items():
+            if state == "pairs":
+                assert fast.states.get(state, []) == value
+            elif state in fast.states:
+                torch.testing.assert_close(
+                    flat(fast.states[state]), flat(value), rtol=1e-6, atol=0, equal_nan=True, check_dtype=False
+                )
+            assert state in fast.states or not fast.updates, where
+
+
+# Collectives
+
+
+def count(record):
+    """Note each collective, and forbid those that ours have no use for."""
+    for name in ("all_gather", "all_reduce", "barrier", "all_gather_into_tensor", "broadcast", "all_gather_object"):
+        original = getattr(dist, name)
+
+        def called(*args, _original=original, _name=name, **kwargs):
+            size = args[1] if _name == "all_gather" else args[0] if args else None
+            record.append((_name, None if size is None else (size.dtype, size.numel())))
+            return _original(*args, **kwargs)
+
+        setattr(dist, name, called)
+
+
+def many(kinds):
+    makers = {
+        "counts": lambda i: MulticlassConfusionMatrix(C, ignore_index=-i),
+        "floats": lambda i: MulticlassHingeLoss(C, ignore_index=-i),
+        "all": lambda i: [MulticlassConfusionMatrix(C), MulticlassHingeLoss(C), MaxMetric(), MulticlassAUROC(C)][i % 4],
+    }
+    return makers[kinds]
+
+
+def collectives(rank):
+    record = []
+    count(record)
+    found = {}
+    for kinds in ("counts", "floats", "all"):
+        for metrics in (4, 14, 50):
+            stage = StageMetrics({f"m{i}": many(kinds)(i) for i in range(metrics)})
+            x, y = data()
+            if not (rank and kinds == "all"):
+                stage.update(preds=x, target=y, **({"value": y.float()} if kinds == "all" else {}))
+            record.clear()
+            stage.compute()
+            found[kinds, metrics] = list(record)
+    plain = MetricCollection({f"m{i}": MulticlassConfusionMatrix(C) for i in range(4)}, compute_groups=False)
+    plain.update(*data())
+    record.clear()
+    plain.compute()
+    found["torchmetrics"] = list(record)
+    return found
+
+
+@pytest.fixture(scope="module")
+def calls_of_ranks():
+    return run_ranks(collectives)
+
+
+def test_the_number_of_collectives_does_not_grow_and_their_order_is_the_same_on_every_rank(calls_of_ranks):
+    """H1, H3: two for counts, three for sums of floats, five for every kind; also where a rank has no rows."""
+    first, second = [{key: calls for key, calls in rank.items() if key != "torchmetrics"} for rank in calls_of_ranks]
+    for (kinds, metrics), calls in first.items():
+        assert [name for name, _ in calls] == {
+            "counts": ["all_gather", "all_reduce"],
+            "floats": ["all_gather", "all_reduce", "all_reduce"],
+            "all": ["all_gather", "all_reduce", "all_reduce", "all_reduce", "all_gather"],
+        }[kinds], metrics
+    assert first == second
+
+
+def test_torchmetrics_own_sync_needs_more(calls_of_ranks):
+    """Control: the counting sees those of torchmetrics, a barrier and two gathers for each of four metrics."""
+    assert [name for name, _ in calls_of_ranks[0]["torchmetrics"]] == ["barrier", "all_gather", "all_gather"] * 4
+
+
+# Differences
+
+
+class Shaped(Metric):
+    """A state whose shape and dtype come with the rows."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("total", default=tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, x):
+        self.total = self.total + x
+
+    def compute(self):
+        return self.total.sum()
+
+
+def micro(classes=C, **options):
+    return MulticlassAccuracy(classes, average="micro", **options)
+
+
+DIFFERENCES = {
+    "class": (lambda rank: {"a": [micro, MulticlassF1Score][rank](C)}, ["metric 'a' is MulticlassAccuracy on rank 0"]),
+    "setting": (
+        lambda rank: {"a": micro(C, ignore_index=[None, 1][rank])},
+        ["metric 'a'.ignore_index is None on rank 0, 1 on rank 1"],
+    ),
+    "classes": (
+        lambda rank: {"a": MulticlassConfusionMatrix(C + rank)},
+        ["metric 'a'.num_classes is 3 on rank 0, 4 on rank 1", "metric 'a'.confmat is torch.int64 of shape (3, 3)"],
+    ),
+    "thresholds": (
+        lambda rank: {"a": BinaryAUROC(thresholds=[0.1, 0.5 + rank / 10])},
+        ["metric 'a'.thresholds is torch.float32 of shape (2,)"],
+    ),
+    "missing": (lambda rank: {"a": micro(), **({"b": micro()} if rank else {})}, ["metric 'b' is absent on rank 0"]),
+    "wrapped": (
+        lambda rank: {"a": MinMaxMetric(micro(C, top_k=1 + rank))},
+        ["metric 'a'._base_metric.top_k is 1 on rank 0, 2 on rank 1"],
+    ),
+    "many": (lambda rank: {f"{rank}{i}": micro() for i in range(9)}, ["; and"]),
+}
+
+
+def different(rank):
+    found = {}
+    for name, (make, _) in DIFFERENCES.items():
+        stage = StageMetrics(make(rank))
+        try:
+            stage.compute()
+        except Exception as error:
+            found[name] = type(error).__name__, str(error)
+    for name, mine in {
+        "shape": [torch.ones(2), torch.ones(3)],
+        "dtype": [torch.ones(2), torch.ones(2).double()],
+    }.items():
+        stage = StageMetrics({"a": Shaped()})
+        stage.update(mine[rank])
+        try:
+            stage.compute()
+        except Exception as error:
+            found[name] = type(error).__name__, str(error)
+    stage = StageMetrics({"a": Shaped()})
+    if rank:
+        stage.update(torch.ones(3).double())
+    return found, stage.compute()["a"]
+
+
+def test_ranks_that_differ_get_the_same_error_that_says_who_differs_in_what():
+    """Another class, setting, shape or dtype, on every rank, in seconds; a rank without rows is no difference."""
+    started = time.monotonic()
+    (first, value), (second, other) = run_ranks(different)
+    assert time.monotonic() - started < 60
+    assert first == second
+    assert {kind for kind, _ in first.values()} == {"SyncError"}
+    for name, (_, wanted) in DIFFERENCES.items():
+        assert all(words in first[name][1] for words in wanted), first[name]
+    assert "state 'total' of metric 'a' is torch.float32 of shape (2,) on rank 0, " in first["shape"][1]
+    assert "torch.float64 of shape (2,) on rank 1" in first["dtype"][1]
+    assert all("Every rank must declare the same metrics" in message for _, message in first.values())
+    assert value == other == 3
+
+
+def partly(rank):
+    """Groups come apart on the rank that updates some of their members."""
+    stage = StageMetrics({"acc": MulticlassAccuracy(C), "f1": MulticlassF1Score(C), "mse": MeanSquaredError()})
+    x, y = data()
+    if rank == 0:
+        stage.update_only(["acc", "f1"], x, y)
+        stage.update_only(["acc"], x[:2], y[:2])
+    return stage.compute()
+
+
+@pytest.mark.filterwarnings("ignore:.*was called before the ``update``")
+def test_groups_that_came_apart_on_one_rank():
+    """Each metric has the rows that it was fed."""
+    x, y = data()
+    acc, f1 = MulticlassAccuracy(C), MulticlassF1Score(C)
+    acc.update(x, y), acc.update(x[:2], y[:2]), f1.update(x, y)
+    for values_of_rank in run_ranks(partly):
+        torch.testing.assert_close(values_of_rank["acc"], acc.compute())
+        torch.testing.assert_close(values_of_rank["f1"], f1.compute())
+
+
+def never_comes(rank, meeting):
+    dist.destroy_process_group()
+    limit = timedelta(seconds=2)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=limit)
+    stage = StageMetrics({"acc": micro()})
+    stage.update(*data())
+    if rank == 1:
+        time.sleep(5)
+        return None
+    started = time.monotonic()
+    with pytest.raises(SyncError) as caught:
+        stage.compute()
+    return str(caught.value), time.monotonic() - started
+
+
+def test_a_rank_that_never_comes_ends_in_the_limit_of_the_group(tmp_path):
+    """The rank that waits says what it waited for, when torch.distributed gives up after two seconds."""
+    message, seconds = run_ranks(never_comes, (tmp_path / "meeting").as_uri())[0]
+    assert "Rank 0 could not exchange metrics with the other ranks" in message
+    assert "torch.distributed says: " in message
+    assert 1 < seconds < 10
+
+
+# Settings that are honoured
+
+
+def own_function(state, group=None):
+    """A sync that counts every rank's state twice."""
+    everyone = [torch.zeros_like(state) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, state)
+    return everyone * 2
+
+
+class OwnSync(SumMetric):
+    """Whose author syncs it in a way of his own."""
+
+    def _sync_dist(self, *args, **kwargs):
+        self.sum_value = tensor(42.0)
+
+
+def honoured(rank):
+    alone = [dist.new_group([i]) for i in range(2)][rank]
+    everyone = dist.new_group([0, 1])
+    stage = StageMetrics(
+        {
+            "all": SumMetric(),
+            "local": SumMetric(sync_on_compute=False),
+            "unavailable": SumMetric(distributed_available_fn=unavailable),
+            "own-group": SumMetric(process_group=alone),
+            "whole-group": SumMetric(process_group=everyone),
+            "twice": SumMetric(dist_sync_fn=own_function),
+            "on-step": SumMetric(dist_sync_on_step=True),
+            "own-sync": OwnSync(),
+        }
+    )
+    stage.update(tensor(float(rank + 1)))
+    return stage.compute()
+
+
+def unavailable():
+    return False
+
+
+def test_settings_that_say_how_a_metric_syncs_are_honoured():
+    """Ranks have 1 and 2: their own where there is no sync or a group of one, 3 over all, 6 where counted twice."""
+    for rank, found in enumerate(run_ranks(honoured)):
+        own = rank + 1.0
+        wanted = {"all": 3, "local": own, "unavailable": own, "own-group": own, "whole-group": 3, "twice": 6}
+        assert {name: value.item() for name, value in found.items()} == wanted | {"on-step": 3, "own-sync": 42}
+
+
+# What is left behind
+
+
+def over_and_over(rank):
+    x, y = data()
+    stage = StageMetrics(
+        {"acc": micro(), "f1": MulticlassF1Score(C), "rows": CatMetric(), "low": MinMaxMetric(micro())}
+    )
+    found = []
+    for half in (slice(0, 4 + rank), slice(5, 11)):
+        stage.update_only(["acc", "f1", "low"], x[half], y[half])
+        stage.update_only(["rows"], y[half].float() + rank)
+        found += [stage.compute(), stage.compute()]
+    own = micro(sync_on_compute=False)
+    own.update(x[: 4 + rank], y[: 4 + rank]), own.update(x[5:], y[5:])
+    kept = stage["acc"].tp.sum() if rank else stage["acc"].tp, own.tp
+    stage.reset()
+    stage.update_only(["acc"], x[:1], y[:1])
+    return found, kept, stage.compute()["acc"]
+
+
+@pytest.mark.filterwarnings("ignore:.*was called before the ``update``")
+def test_each_rank_goes_on_with_its_own_rows():
+    """Computing twice gives the same, and later values count the rows of before once."""
+    x, y = data()
+    for found, (kept, own), last in run_ranks(over_and_over):
+        for i, upto in ((0, [4, 5]), (2, [11, 11])):
+            rows = [r for rank in (0, 1) for r in [*range(4 + rank), *(range(5, 11) if upto[0] == 11 else ())]]
+            truth = (x[rows].argmax(1) == y[rows]).double().mean().item()
+            assert found[i]["acc"].item() == found[i + 1]["acc"].item() == pytest.approx(truth)
+            assert len(found[i]["rows"]) == len(rows)
+        assert kept == own
+        assert last == float(x[0].argmax() == y[0])
+
+
+# Bytes
+
+
+states = st.recursive(
+    st.none()
+    | st.integers()
+    | st.binary(max_size=40)
+    | st.builds(
+        lambda dtype, shape: (torch.rand(shape) * 3).to(dtype),
+        st.sampled_from(
+            [
+                torch.float32,
+                torch.float64,
+                torch.bfloat16,
+                torch.int64,
+                torch.int32,
+                torch.uint8,
+                torch.bool,
+                torch.complex64,
+            ]
+        ),
+        st.lists(st.integers(0, 4), max_size=3).map(tuple),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.tuples(inner)
+    ),
+    max_leaves=12,
+)
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+@given(states)
+@settings(deadline=None, max_examples=150)
+def test_what_is_packed_comes_back(value):
+    """Containers, objects and tensors of any dtype and shape, also behind other bytes."""
+    packed = _packed(value, torch.device("cpu"))
+    assert same(value, _unpacked(packed))
+    row = torch.cat([packed, torch.zeros(32, dtype=torch.uint8)]).repeat(2).reshape(2, -1)[1]
+    assert same(value, _unpacked(row[: packed.numel()]))
+
+
+def test_other_objects_and_views_are_packed_too():
+    """A sparse tensor, a transposed one, one with a graph and an object of a class."""
+    graph = torch.ones(2, requires_grad=True) * 2
+    value = [
+        torch.eye(2).to_sparse(),
+        torch.arange(6).reshape(2, 3).T,
+        graph,
+        Fraction(1, 3),
+        torch.ones(2).cfloat().conj(),
+    ]
+    sparse, view, plain, number, conjugate = _unpacked(_packed(value, torch.device("cpu")))
+    assert torch.equal(sparse.to_dense(), torch.eye(2))
+    assert torch.equal(view, value[1])
+    assert torch.equal(plain, tensor([2.0, 2.0]))
+    assert not plain.requires_grad
+    assert number == Fraction(1, 3)
+    assert torch.equal(conjugate, value[4])
