@@ -55,7 +55,7 @@ def draw(metric: Metric | None, value: Any, title: str, labels: Sequence[str] | 
             raise
         figure.clear()
         _image(figure, value, labels)
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     for axes in figure.axes:
         _name_lines(axes, labels)
     _legend_beside(figure)
@@ -99,7 +99,7 @@ def draw_history(values: Mapping[str | None, Mapping[int, float]], title: str) -
         axes.set_xlabel("epoch")
         _legend_beside(figure)
     axes.grid(alpha=0.4)
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     return figure
 
 
@@ -237,4 +237,11 @@ def _legend_beside(figure: Any) -> None:
 
 def _short(name: str) -> str:
     """A name that is not too long; names often differ at their ends, which both stay."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 2]}…{name[1 - _LONGEST_NAME // 2 :]}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME // 2]}…{name[1 - _LONGEST_NAME // 2 :]}"
+    return _plain(f" {name}" if name.startswith("_") else name)  # which matplotlib would leave out of a legend
+
+
+def _plain(text: str) -> str:
+    """A text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")

@@ -232,6 +232,17 @@ def test_values_a_class_are_a_line_each(classes):
     assert legend(figure) == list(values)
 
 
+def test_names_that_matplotlib_would_read_as_its_own_are_shown(tmp_path):
+    """A dollar sign begins no formula, and a leading underscore hides nothing from a legend."""
+    names = ["$a_{b$", "US$", "_background_"]
+    history = draw_history({name: {0: 0.5, 1: float("inf")} for name in names}, "val/$x_{")
+    bars = draw_history({name: {0: float("nan")} for name in names}, "val/$x_{")
+    matrix = draw(MulticlassConfusionMatrix(3), torch.eye(3), "val/$x_{", names)
+    for i, figure in enumerate((history, bars, matrix)):
+        figure.savefig(tmp_path / f"{i}.png")
+    assert [name.replace("\\", "").strip() for name in legend(history)] == names
+
+
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_values_a_class_of_one_epoch_are_bars(classes):
     """One point a line says little: each class has a bar, in order, under its name."""
