@@ -8,7 +8,8 @@ The way of the data, a file a step:
    ``_precision``: inputs as they are counted; ``_collection``: under any name)
 4. ``_record``, ``_merge``: one stage over its dataloaders, and all their rows together
 5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left
-6. ``_best``, ``_log``, ``_figures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
+6. ``_best``, ``_log``, ``_pictures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
+   (``_figures``: a value -> a picture; ``_history``: its course over epochs; ``_paths``: a key -> a folder)
 7. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
 
 Beside it: ``_options`` (every option), ``_recorder`` (what one module declared and found), ``_trainer`` (what the

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metric_mixin import _figures
-from metric_mixin._errors import MissingDependencyError, NoResultError
+from metric_mixin._errors import NoResultError
 from metric_mixin._inputs import mapped
 from metric_mixin._log import Log, log_epoch
 from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
 from metric_mixin._options import matches, options_of
+from metric_mixin._pictures import show
 from metric_mixin._record import Keyed
 from metric_mixin._recorder import entry_forms
 from metric_mixin._report import MetricReport, report_values
@@ -144,7 +144,7 @@ def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Ke
     _say_arrays(module, stage, keyed)
     if trainer is not None:
         _log(module, trainer, log, stage, keyed)
-        _draw(module, trainer, stage, keyed, values)
+        show(module, trainer, stage, keyed, values, _step(trainer, module, stage))
     module.on_metrics_computed(stage, values)
     return keyed
 
@@ -177,33 +177,6 @@ def _say_arrays(module: Any, stage: Stage, keyed: Keyed) -> None:
                 f"{key!r} is no scalar and is not logged; it is kept whole in `metric_results[{stage!r}]`, and drawn "
                 "where `MetricLogging(figures=...)` asks for it.",
             )
-
-
-def _draw(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str, Any]) -> None:
-    """Draw what ``figures`` asks for; a picture that fails is said and costs nothing else."""
-    options = options_of(module)
-    recorder = module._metric_recorder
-    metrics = dict(recorder.stages[stage].metrics.items(copy_state=False))
-    if not options.figures or trainer.barebones or trainer.current_epoch % options.figures_every_n_epochs:
-        return
-    for key, entry in keyed.items():
-        if entry.is_scalar or not any(matches(p, *entry_forms(stage, key, entry)) for p in options.figures):
-            continue
-        try:
-            metric = metrics[entry.metric]
-            figure = _figures.draw(metric, values[key], key, _axis_names(module, stage, entry.metric, metric))
-            _figures.write(trainer, key, figure, _step(trainer, module, stage))
-        except MissingDependencyError as error:
-            recorder.say("matplotlib", str(error))
-        except Exception as error:
-            recorder.say(f"figure {key}", f"Drawing {key!r} failed: {type(error).__name__}: {error}")
-
-
-def _axis_names(module: Any, stage: Stage, name: str, metric: Any) -> Any:
-    """Names of the classes for the axes, where the options or the datamodule name as many as the metric has."""
-    count = getattr(metric, "num_classes", getattr(metric, "num_labels", None))
-    names = module._metric_recorder.class_names_for(module, stage, name)
-    return names if names is not None and len(names) == count else None
 
 
 def _report(trainer: Any | None, module: Any, stage: Stage, keyed: Keyed) -> MetricReport:

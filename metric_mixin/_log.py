@@ -4,16 +4,23 @@ Private names used (Lightning 2.5.1 and 2.6.6): ``trainer._logger_connector.log_
 the epoch's end, and its ``_callback_metrics`` and ``_progress_bar_metrics``, for keys of one of several dataloaders;
 ``trainer._results[HOOK.KEY]._computed``, which says that a value needs no further sync. Without them the loggers, and
 ``log``, are called directly.
+
+What MLflow makes of a key is read from Lightning's ``MLFlowLogger.log_metrics`` (2.6.6), which removes signs, and
+mlflow's ``utils/validation.py`` (3.17), which refuses what is no plain path. TensorBoard, W&B and CSV files take any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metric_mixin._errors import DeclarationError, KeyCollisionError
 from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
 from metric_mixin._types import Stage
 
@@ -22,7 +29,46 @@ _IN_A_STEP = ("_batch_", "backward", "zero_grad", "optimizer")
 
 _STEP_HOOKS = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad")
 
+_NOT_FOR_MLFLOW = re.compile(r"[^a-zA-Z0-9_/. -]+")
+_LONGEST_FOR_MLFLOW = 250
+
 Log = Callable[..., None]
+
+
+def check_logger_keys(trainer: Any, keys: Iterable[str]) -> None:
+    """See, before anything is logged, that no logger writes two keys as one or refuses one.
+
+    Raises:
+        KeyCollisionError: A logger writes two keys under one name, or one below the other where that cannot be.
+        DeclarationError: A logger refuses a key.
+    """
+    for logger in () if trainer is None else trainer.loggers:
+        if any(cls.__name__ == "MLFlowLogger" for cls in type(logger).__mro__):
+            _check_mlflow_keys(keys, in_files=logger.save_dir is not None)
+
+
+def _check_mlflow_keys(keys: Iterable[str], *, in_files: bool) -> None:
+    advice = (
+        "MLflow takes the letters a to z, digits and '_', '/', '.', ' ', '-'. Give the metric, or its class "
+        "(`MetricLogging(class_names=...)`), another name, or the key another form in `metric_key`."
+    )
+    sources: dict[str, str] = {}
+    for key in keys:
+        name = _NOT_FOR_MLFLOW.sub("", key)
+        plain = normpath(name) == name != "." and not name.startswith(("..", "/"))
+        if not plain or len(name) > _LONGEST_FOR_MLFLOW:
+            raise DeclarationError(f"MLFlowLogger writes the key {key!r} as {name!r}, which MLflow refuses. {advice}")
+        if name in sources:
+            raise KeyCollisionError(f"MLFlowLogger writes the keys {sources[name]!r} and {key!r} as {name!r}. {advice}")
+        sources[name] = key
+    for name, key in sources.items() if in_files else ():
+        for parent in map(str, PurePosixPath(name).parents):
+            if parent in sources:
+                raise KeyCollisionError(
+                    f"MLFlowLogger keeps its values in files, where {sources[parent]!r} cannot be a file and the "
+                    f"folder of {key!r}. Rename one of them, or give it a database: "
+                    "`MLFlowLogger(tracking_uri='sqlite:///mlflow.db')`."
+                )
 
 
 def log_epoch(

@@ -22,8 +22,9 @@ class MetricLogging:
 
     Args:
         prog_bar: Patterns of the keys for the progress bar.
-        figures: Patterns of the metrics to draw with their own ``plot`` after each epoch.
-        figures_every_n_epochs: Draw in every n-th epoch only, from 1.
+        figures: Patterns of what to draw after each epoch: arrays by their metric's own ``plot``, scalars, those of
+            several classes in one picture, over the epochs of the run.
+        figures_every_n_epochs: While fitting, draw in every n-th epoch only: the n-th, the 2n-th and so on.
         track_best: Key to ``"max"``, ``"min"`` or ``"auto"`` (from the metric's ``higher_is_better``).
         class_names: Names of the classes in order, or a mapping from pattern to names. ``None`` asks the
             datamodule's attribute ``class_names``, for metrics with ``num_classes`` or ``num_labels``.

@@ -26,13 +26,16 @@ from metric_mixin._errors import (
     closest,
     said,
 )
+from metric_mixin._history import History
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
 from metric_mixin._layout import Layout, PerClassSeen, PerLabel, layout_of
+from metric_mixin._log import check_logger_keys
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, matches, options_of
 from metric_mixin._record import Keyed, Loader, Part, StageRecord
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics, own_metrics
+from metric_mixin._trainer import trainer_of
 from metric_mixin._types import STAGES, Stage
 
 
@@ -48,6 +51,8 @@ class Recorder:
         self.hook_calls: Counter[str] = Counter()
         self.hook_depth = 0  # of overridden hooks that run
         self.best = BestValues()
+        self.history = History()
+        self.folders: dict[str, str] = {}  # of pictures, and the keys that they belong to
         self.loaded: dict[str, Any] | None = None  # the entry of a checkpoint, until a training epoch takes or drops it
         self.runs = 0  # how many times `setup` ran
         self.step_epoch: tuple[Any, ...] | None = None
@@ -138,6 +143,7 @@ class Recorder:
         for key, source in sources:
             if key in self.user_keys:
                 raise _collision(key, source, self.user_keys[key])
+        check_logger_keys(trainer_of(module), [key for key, entry in keyed if entry.is_scalar])
         return dict(keyed)
 
     def note_loss(self, module: Any, stage: Stage) -> None:
@@ -183,8 +189,6 @@ class Recorder:
         return self._datamodule_names(module) if datamodule else None
 
     def _datamodule_names(self, module: Any) -> tuple[str, ...] | None:
-        from metric_mixin._trainer import trainer_of
-
         names = getattr(getattr(trainer_of(module), "datamodule", None), "class_names", None)
         if names is None:
             return self.class_names

@@ -1,26 +1,24 @@
 """Values become pictures, by the metric's own ``plot``."""
 
 import sys
-from types import SimpleNamespace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import tensor
-from torchmetrics import MinMaxMetric
+from torchmetrics import Metric, MinMaxMetric
 from torchmetrics.classification import (
     BinaryROC,
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassROC,
     MultilabelConfusionMatrix,
+    MultilabelPrecisionRecallCurve,
 )
 
 from metric_mixin._errors import MissingDependencyError
-from metric_mixin._figures import _as_path, draw, log_folder, write
-from metric_mixin.testing import CapturingLogger
-
-# matplotlib asks a tensor for an array in a way that torch does not know yet; it is about neither ours nor a test's
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+from metric_mixin._figures import draw, draw_history
 
 LABELS = ["ant", "bee", "cat"]
 SCORES = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
@@ -97,12 +95,163 @@ def test_drawing_opens_no_window_and_leaves_no_figure():
     assert type(figure.canvas).__name__ == "FigureCanvasAgg"
 
 
-@pytest.mark.parametrize(("classes", "side"), [(2, 6.0), (20, 10.0), (500, 40.0)], ids=["few", "many", "very-many"])
+@pytest.mark.parametrize(("classes", "side"), [(2, 5.8), (20, 11.2), (100, 18.0), (500, 18.0)])
 def test_a_picture_grows_with_its_classes_within_limits(classes, side):
-    """Width is 2 inches and 0.4 a class, at least 6 and at most 40."""
-    metric = SimpleNamespace(plot=lambda value, ax: ax.imshow(value.numpy()))
-    figure = draw(metric, torch.zeros(classes, classes), "t")
+    """A matrix has 0.45 inches a class as long as its cells have room for a number, less beyond, and 18 at most."""
+    figure = draw(MulticlassConfusionMatrix(classes), torch.zeros(classes, classes), "t")
     assert figure.get_size_inches()[0] == pytest.approx(side)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 30, 100, 300])
+@pytest.mark.parametrize("name", ["{}", "class {}", "the rather long name of a class, number {}"], ids=len)
+def test_names_and_numbers_of_a_matrix_overlap_nothing(classes, name):
+    """At any number of classes and length of names, no two texts of an axis and no two numbers cover each other."""
+    labels = [name.format(i) for i in range(classes)]
+    figure = draw(MulticlassConfusionMatrix(classes), torch.full((classes, classes), 12345), "val/confusion", labels)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    rows = [text.get_window_extent() for text in axes.get_yticklabels()]
+    numbers = [text.get_window_extent() for text in axes.texts[: 2 * classes]]
+    title = figure._suptitle.get_window_extent()
+    assert all(above.y0 >= below.y1 - 1 for above, below in pairwise(rows))
+    assert all(not one.overlaps(two) for one, two in pairwise(numbers))
+    assert title.y0 >= axes.get_window_extent().y1
+    assert len(axes.texts) == (classes**2 if classes <= 30 else 0)
+    assert len(figure.axes) == (1 if classes <= 30 else 2)  # beside it, a colour bar
+    assert min(extent.x0 for extent in rows) >= 0
+
+
+def test_names_are_shortened_in_the_middle():
+    """Two long names that differ at their ends stay apart."""
+    labels = [f"{'very ' * 20}long {i}" for i in range(2)]
+    figure = draw(MulticlassConfusionMatrix(2), torch.eye(2), "t", labels)
+    one, two = (label.get_text() for label in figure.axes[0].get_xticklabels())
+    assert one != two
+    assert max(len(one), len(two)) <= 32
+
+
+def legend(figure):
+    return [text.get_text() for found in figure.legends for text in found.get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("metric", "inputs"),
+    [
+        (MulticlassROC(3), (SCORES, CLASSES)),
+        (MulticlassROC(3, thresholds=4), (SCORES, CLASSES)),
+        (MultilabelPrecisionRecallCurve(3, thresholds=4), (SCORES, BITS)),
+        (MulticlassAccuracy(3, average=None), (SCORES, CLASSES)),
+    ],
+    ids=["roc", "roc-binned", "precision-recall", "vector"],
+)
+def test_lines_a_class_have_its_name(metric, inputs):
+    """Where ``plot`` takes no labels and numbers its lines, the legend names the classes, each at its own line."""
+    plain, named = (drawn(metric.clone(), *inputs, labels=labels) for labels in (None, LABELS))
+    assert [text[-1] for text in legend(plain)] == ["0", "1", "2"]
+    assert legend(named) == LABELS
+    for one, two in zip(plain.axes[0].lines[:3], named.axes[0].lines[:3], strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), two.get_xydata())
+
+
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [(["c0", "c1", "c2"], True), (["c1", "c2", "c0"], False), (["0", "1"], False), (["low", "mid", "high"], False)],
+    ids=["numbered", "another-order", "another-number", "other-names"],
+)
+def test_lines_that_are_not_numbered_class_by_class_stay_as_they_are(texts, named):
+    """A legend that cannot be told to be the classes' in order is left alone."""
+
+    class Own(MulticlassROC):
+        def plot(self, curve, ax=None):
+            for text in texts:
+                ax.plot([0, 1], [0, 1], label=text)
+
+    assert legend(draw(Own(3), (), "t", LABELS)) == (LABELS if named else texts)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_a_legend_covers_neither_lines_nor_title(classes):
+    """It stands beside the axes and within the picture, and no two lines have one colour."""
+    metric = MulticlassROC(classes, thresholds=5)
+    metric.update(torch.rand(200, classes).softmax(1), torch.randint(classes, (200,)))
+    figure = draw(metric, metric.compute(), "val/roc", [f"class {i}" for i in range(classes)])
+    figure.draw_without_rendering()
+    beside, width, height = figure.legends[0].get_window_extent(), *figure.get_size_inches() * figure.dpi
+    assert beside.x0 > figure.axes[0].get_window_extent().x1
+    assert not beside.overlaps(figure._suptitle.get_window_extent())
+    assert (beside.x1, beside.y1) <= (width, height)
+    assert len({str(line.get_color()) for line in figure.axes[0].lines}) == classes
+
+
+class Bare(Metric):
+    """A metric of one's own, which has no ``plot``."""
+
+    def update(self):
+        pass
+
+    def compute(self):
+        pass
+
+
+def test_a_matrix_of_a_metric_without_a_plot_is_an_image_with_a_colour_bar():
+    """Its values are the image's; names stand where there are as many as rows or columns."""
+    value = torch.arange(6.0).reshape(2, 3)
+    figure = draw(Bare(), value, "val/x", LABELS)
+    axes, bar = figure.axes
+    assert axes.images[0].get_array().tolist() == value.tolist()
+    assert bar.get_label() == "<colorbar>"
+    assert [label.get_text() for label in axes.get_xticklabels()] == LABELS
+    assert "ant" not in [label.get_text() for label in axes.get_yticklabels()]
+
+
+@pytest.mark.parametrize("value", [torch.arange(3.0), torch.zeros(2, 2, 2), ("a", "b")], ids=["vector", "3d", "tuple"])
+def test_what_is_no_matrix_of_a_metric_without_a_plot_is_an_error_that_names_the_metric(value):
+    """There is no way to draw it, and the error says whose it is."""
+    with pytest.raises(NotImplementedError, match="Bare has no `plot`"):
+        draw(Bare(), value, "t")
+
+
+# Over epochs
+
+
+def test_a_history_is_a_line_over_epochs():
+    """Epochs are on the x axis, also where some are left out; every value is drawn."""
+    figure = draw_history({None: {1: 0.5, 3: 0.75, 5: float("nan")}}, "val/acc")
+    (axes,) = figure.axes
+    assert axes.lines[0].get_xdata().tolist() == [1, 3, 5]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.5, 0.75, np.nan])
+    assert (axes.get_xlabel(), figure.get_suptitle(), legend(figure)) == ("epoch", "val/acc", [])
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_values_a_class_are_a_line_each(classes):
+    """One picture has them all, with the names in the legend."""
+    values = {f"class {i}": {0: float(i), 1: i + 0.5} for i in range(classes)}
+    figure = draw_history(values, "val/acc")
+    assert [line.get_ydata().tolist() for line in figure.axes[0].lines] == [[i, i + 0.5] for i in range(classes)]
+    assert legend(figure) == list(values)
+
+
+def test_names_that_matplotlib_would_read_as_its_own_are_shown(tmp_path):
+    """A dollar sign begins no formula, and a leading underscore hides nothing from a legend."""
+    names = ["$a_{b$", "US$", "_background_"]
+    history = draw_history({name: {0: 0.5, 1: float("inf")} for name in names}, "val/$x_{")
+    bars = draw_history({name: {0: float("nan")} for name in names}, "val/$x_{")
+    matrix = draw(MulticlassConfusionMatrix(3), torch.eye(3), "val/$x_{", names)
+    for i, figure in enumerate((history, bars, matrix)):
+        figure.savefig(tmp_path / f"{i}.png")
+    assert [name.replace("\\", "").strip() for name in legend(history)] == names
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_values_a_class_of_one_epoch_are_bars(classes):
+    """One point a line says little: each class has a bar, in order, under its name."""
+    figure = draw_history({f"class {i}": {4: float(i)} for i in range(classes)}, "test/acc")
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == list(range(classes))
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [f"class {i}" for i in range(classes)]
+    assert axes.get_xlabel() == "epoch 4"
 
 
 def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch):
@@ -112,100 +261,3 @@ def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch)
         draw(MulticlassConfusionMatrix(2), torch.eye(2), "t")
     assert "metric-mixin[plot]" in str(caught.value)
     assert isinstance(caught.value, ModuleNotFoundError)
-
-
-class Folder:
-    """A logger that takes no picture and has a folder."""
-
-    experiment = None
-
-    def __init__(self, log_dir=None, save_dir=None):
-        self.log_dir, self.save_dir = log_dir, save_dir
-
-
-class Picture:
-    """A figure as ``write`` sees it."""
-
-    def savefig(self, path):
-        path.write_bytes(b"png")
-
-
-def fake_trainer(root, *loggers, zero=True, fast=False):
-    return SimpleNamespace(is_global_zero=zero, fast_dev_run=fast, loggers=list(loggers), default_root_dir=str(root))
-
-
-def files(root):
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("takers", [1, 2])
-def test_loggers_that_take_a_picture_get_it_and_no_file_is_written(takers, tmp_path):
-    """Each logger with ``add_figure`` gets the picture under its key and step; then there is no file."""
-    loggers = [CapturingLogger() for _ in range(takers)]
-    picture = Picture()
-    assert write(fake_trainer(tmp_path, *loggers), "val/roc", picture, 7) is None
-    assert [logger.figures for logger in loggers] == [[{"key": "val/roc", "figure": picture, "step": 7}]] * takers
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("make", "where"),
-    [
-        (lambda root: [], "figures/val/roc/7.png"),
-        (lambda root: [Folder(log_dir=str(root / "v0"))], "v0/figures/val/roc/7.png"),
-        (lambda root: [Folder(save_dir=str(root / "s"))], "s/figures/val/roc/7.png"),
-        (lambda root: [Folder(log_dir=str(root / "v0"), save_dir=str(root / "s"))], "v0/figures/val/roc/7.png"),
-        (lambda root: [Folder(), Folder(log_dir=str(root / "v1"))], "v1/figures/val/roc/7.png"),
-        (lambda root: [Folder()], "figures/val/roc/7.png"),
-        (lambda root: [CapturingLogger(), Folder(log_dir=str(root / "v0"))], "v0/figures/val/roc/7.png"),
-    ],
-    ids=["no-logger", "log-dir", "save-dir", "both", "second", "none-has-one", "beside-a-taker"],
-)
-def test_a_logger_that_takes_no_picture_gets_a_file(make, where, tmp_path):
-    """Where a logger takes no picture, or there is none, one PNG is written below the log folder, by key and step."""
-    trainer = fake_trainer(tmp_path, *make(tmp_path))
-    path = write(trainer, "val/roc", Picture(), 7)
-    assert files(tmp_path) == [where]
-    assert path == tmp_path / where
-    assert path == log_folder(trainer) / "figures" / "val" / "roc" / "7.png"
-    assert all(len(logger.figures) == 1 for logger in trainer.loggers if isinstance(logger, CapturingLogger))
-
-
-@pytest.mark.parametrize("options", [{"zero": False}, {"fast": True}], ids=["other-rank", "fast-dev-run"])
-def test_only_rank_zero_writes_and_a_dry_run_writes_nothing(options, tmp_path):
-    """Other ranks and ``fast_dev_run`` leave neither a file nor a logged picture."""
-    logger = CapturingLogger()
-    assert write(fake_trainer(tmp_path, logger, Folder(), **options), "val/roc", Picture(), 7) is None
-    assert files(tmp_path) == []
-    assert logger.figures == []
-
-
-@pytest.mark.parametrize(
-    ("key", "path"),
-    [
-        ("val/roc", "val/roc"),
-        ("val/iou@0.5", "val/iou@0.5"),
-        ("val/c++ a=b_c-d", "val/c++ a=b_c-d"),
-        ("val/Bär", "val/Bär"),
-        ("../../etc/x", "%2E%2E/%2E%2E/etc/x"),
-        ("/abs/./x", "abs/%2E/x"),
-    ],
-    ids=["plain", "dots", "punctuation", "letters", "outside", "absolute"],
-)
-def test_a_key_is_a_path_below_its_folder(key, path):
-    """Harmless names stay as they are; no key leads out of the folder."""
-    assert _as_path(key).as_posix() == path
-
-
-@pytest.mark.parametrize("key", ['val/a:b*c?d"e<f>g|h', "val/a\\b", "val/c#"], ids=["windows", "backslash", "hash"])
-def test_no_character_is_left_that_a_file_system_refuses(key):
-    """Characters that some system refuses in a file name are not in the path."""
-    assert not set(_as_path(key).as_posix()) & set(':*?"<>|\\#')
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [("val/c#", "val/c?"), ("val/c#", "val/c_"), ("val/a:b", "val/a_b")], ids=["both", "one", "colon"]
-)
-def test_two_keys_never_share_a_file(one, other):
-    """Names that differ only in characters that are replaced stay apart, so that no picture overwrites another."""
-    assert _as_path(one) != _as_path(other)
