@@ -327,7 +327,20 @@ def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> 
             metric.reset()
         ids |= members
         own[name] = metric
+        for module in metric.modules():
+            if isinstance(module, MetricCollection):
+                _update_each(module)
     return own
+
+
+def _update_each(collection: MetricCollection) -> None:
+    """Let a collection inside of a wrapper update each of its metrics: torchmetrics would group them by values.
+
+    Private names set (torchmetrics 1.7.0 and 1.9.0): ``_enable_compute_groups``, which the argument ``compute_groups``
+    sets, and ``_groups_checked``.
+    """
+    collection._enable_compute_groups = False
+    collection._groups_checked = False
 
 
 def _check_keywords(names: Collection[str], members: Iterable[Metric], kwargs: dict[str, Any]) -> None:

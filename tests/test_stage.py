@@ -534,3 +534,12 @@ def test_states_are_in_no_state_dict_and_move_with_the_module():
     assert list(module.parameters()) == []
     module.to("meta")
     assert {metric.device.type for metric in module.stage.values()} == {"meta"}
+
+
+def test_a_collection_inside_of_a_wrapper_groups_no_metrics_by_values():
+    """W1: thresholds whose states are equal after the first batch keep states of their own; truth 1.0 and 0.5."""
+    both = MetricCollection({"low": BinaryAccuracy(0.5), "high": BinaryAccuracy(0.9)})
+    stage = StageMetrics({"tasks": MultitaskWrapper({"a": both})})
+    for preds in (tensor([0.1, 0.95]), tensor([0.6, 0.7])):
+        stage.update({"a": preds}, {"a": tensor([0, 1]) if preds[0] < 0.5 else tensor([1, 1])})
+    assert stage.compute() == {"tasks/a/low": tensor(1.0), "tasks/a/high": tensor(0.5)}
