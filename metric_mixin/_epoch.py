@@ -84,9 +84,10 @@ def _shards(module: Any, stage: Stage, trainer: Any | None) -> list[Shard | None
                 module._metric_recorder.say(
                     f"padding {stage} {i}",
                     f"Dataloader {i} of stage {stage!r} ({sampling(loader)}) may repeat rows, so that all "
-                    f"{trainer.world_size} processes have as many, and it cannot be told which: "
-                    f"{'an unknown number of' if doubtful is None else doubtful} rows may count twice. "
-                    "A `DistributedSampler` with a plain batch sampler, its batches in order, is exact.",
+                    f"{trainer.world_size} processes have as many, and it cannot be told which. Rows that may count "
+                    f"twice: {'an unknown number' if doubtful is None else doubtful}. "
+                    "A `DistributedSampler`, a plain batch sampler, batches in order and one dataloader after the "
+                    "other are exact.",
                 )
     return shards if known else []
 

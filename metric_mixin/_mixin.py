@@ -200,7 +200,8 @@ class ManualMetricLoggingMixin(_Base):
     def counted_rows(self) -> int:
         """Number of rows of the running batch of validation or test that are no padding; they come first.
 
-        With ``exact_eval=False``, on one process, and in most batches, that is all of them.
+        With ``exact_eval=False``, on one process, and in most batches, that is all of them. They are as many as the
+        dataloader's sampler gives, whatever a ``collate_fn`` made of them; without a sampler, as the batch has.
 
         Raises:
             StageError: No batch of validation or test is running.

@@ -18,17 +18,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from metric_mixin._errors import BatchError
 from metric_mixin._inputs import count_rows, describe, is_pair, with_parts
 
-_LIGHTNING = ("lightning.fabric", "lightning_fabric", "lightning.pytorch", "pytorch_lightning")
+_OVERRIDES = [f"{package}.overrides.distributed" for package in ("lightning.pytorch", "pytorch_lightning")]
 _REPEATING = {
     "torch.utils.data.distributed.DistributedSampler",
     "torchdata.stateful_dataloader.sampler.StatefulDistributedSampler",
-    *(f"{package}.utilities.distributed.DistributedSamplerWrapper" for package in _LIGHTNING),
+    "lightning.fabric.utilities.distributed.DistributedSamplerWrapper",
+    "lightning_fabric.utilities.distributed.DistributedSamplerWrapper",
 }
 _NOT_REPEATING = {
     *(f"torch.utils.data.sampler.{name}Sampler" for name in ("Sequential", "Random", "SubsetRandom", "WeightedRandom")),
     "torchdata.stateful_dataloader.sampler.RandomSampler",
-    *(f"{package}.overrides.distributed.UnrepeatedDistributedSampler" for package in _LIGHTNING),
-    *(f"{package}.overrides.distributed.UnrepeatedDistributedSamplerWrapper" for package in _LIGHTNING),
+    *(f"{module}.UnrepeatedDistributedSampler" for module in _OVERRIDES),
+    *(f"{module}.UnrepeatedDistributedSamplerWrapper" for module in _OVERRIDES),
 }
 _BATCHING = {"torch.utils.data.sampler.BatchSampler", "torchdata.stateful_dataloader.sampler.BatchSampler"}
 
@@ -107,8 +108,8 @@ def sampling(loader: DataLoader[Any]) -> str:
     """Name what a dataloader takes its rows from, for a message."""
     batches = loader.batch_sampler
     own = batches is not None and _iterated_by(batches) not in _BATCHING
-    order = "" if _in_order(loader) else ", batches out of order"
-    return f"{type(batches if own else loader.sampler).__name__}{order}"
+    source = batches if own else getattr(batches, "sampler", loader.sampler)
+    return type(source).__name__ + ("" if _in_order(loader) else ", batches out of order")
 
 
 def trimmed(value: Any, rows: Rows, what: str) -> Any:

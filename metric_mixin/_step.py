@@ -26,7 +26,7 @@ from metric_mixin._options import options_of
 from metric_mixin._padding import Rows, trimmed, trimmed_batch
 from metric_mixin._record import Part
 from metric_mixin._recorder import check_bar
-from metric_mixin._trainer import running_stage, train_position, trainer_of
+from metric_mixin._trainer import running_stage, runs_batch, train_position, trainer_of
 from metric_mixin._types import Stage, as_stage
 
 
@@ -76,29 +76,30 @@ def run(module: Any, log: Log, stage: Stage, batch: Any, loader: int | None = No
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
-def _padded(module: Any, stage: Stage) -> Rows | None:
-    """Return the rows of the batch that runs in ``stage``, where some of them are padding."""
-    record = module._metric_recorder.stages.get(stage)
-    rows = None if record is None else record.rows
-    if rows is None or rows.counted == rows.given or running_stage(trainer_of(module)) != stage:
-        return None
-    return rows  # type: ignore[no-any-return]
+def _padded(module: Any, *stages: Stage) -> Rows | None:
+    """Return the rows of the batch that runs, where some of them are padding."""
+    for stage in stages:
+        record = module._metric_recorder.stages.get(stage)
+        rows: Rows | None = None if record is None else record.rows
+        if rows is not None and rows.counted != rows.given and runs_batch(module, stage):
+            return rows
+    return None
 
 
 def counted_rows(module: Any) -> int:
     """Return the number of rows of the running batch that are no padding; see the property of that name."""
-    running = running_stage(trainer_of(module))
-    record = module._metric_recorder.stages.get(running)
-    if running == "train" or record is None or record.rows is None:
+    records = module._metric_recorder.stages.items()
+    running = [record.rows for stage, record in records if record.rows is not None and runs_batch(module, stage)]
+    if not running:
         raise StageError(
             f"{type(module).__name__}.counted_rows is the number of rows of a batch of validation or test, and "
-            f"none is running (stage: {running!r})."
+            f"none is running (stage: {running_stage(trainer_of(module))!r})."
         )
-    if record.rows.counted is None:
+    if running[0].counted is None:
         raise BatchError(
             f"{type(module).__name__}.counted_rows: neither the dataloader nor the batch tells its number of rows."
         )
-    return int(record.rows.counted)
+    return int(running[0].counted)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
@@ -158,7 +159,7 @@ def update(
             f"{type(module).__name__}.update_metrics: no stage is running, so `stage` is needed: one of 'train', "
             "'val', 'test'."
         )
-    rows = (_padded(module, "val") or _padded(module, "test")) if trim else None
+    rows = _padded(module, "val", "test") if trim else None
     if metrics == RESERVED:
         _update_loss(module, log, running, loader, rows, *args, **kwargs)
         return

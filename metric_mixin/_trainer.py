@@ -47,8 +47,12 @@ def eval_loaders(trainer: Any) -> tuple[list[Any], bool]:
 
     They do not where the batches of several dataloaders come combined, or the step takes batches by itself.
     """
+    from torch.utils._pytree import tree_leaves
+
     loop = _evaluation_loop(trainer)
-    loaders = list(getattr(getattr(loop, "_combined_loader", None), "flattened", ()))
+    combined = getattr(loop, "_combined_loader", None)
+    given = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    loaders = list(tree_leaves(given) if combined is None else combined.flattened)
     in_turn = len(loaders) == 1 or getattr(loop, "_is_sequential", True)
     by_itself = type(getattr(loop, "_data_fetcher", None)).__name__ == "_DataLoaderIterDataFetcher"
     return loaders, in_turn and not by_itself
@@ -101,6 +105,13 @@ def is_logging_step(trainer: Any) -> bool:
         return bool(should or trainer.fast_dev_run)
     every = trainer.log_every_n_steps
     return bool(trainer.fast_dev_run or (every and (trainer.global_step + 1) % every == 0))
+
+
+def runs_batch(module: Any, stage: Stage) -> bool:
+    """Whether a batch of ``stage`` runs: one of its steps or batch hooks, of the module or of a callback."""
+    hook = running_hook(module)
+    in_batch = hook is None or "batch" in hook or hook.endswith("_step")
+    return in_batch and running_stage(trainer_of(module)) == stage
 
 
 def running_hook(module: Any) -> str | None:

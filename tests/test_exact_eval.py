@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchmetrics import MeanMetric, Metric, SumMetric
@@ -67,7 +68,7 @@ class ByHand(Numbers):
         self.counted: list[int] = []
 
     def configure_metrics(self) -> Any:
-        return super().configure_metrics() | {"untrimmed": SumMetric(), "cut": SumMetric()}
+        return super().configure_metrics() | {"untrimmed": SumMetric(), "cut": SumMetric(), "at_end": SumMetric()}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch
@@ -82,6 +83,10 @@ class ByHand(Numbers):
         if n:
             self.update_metrics(outputs[:n], metrics="cut", trim=False)
         self.update_metrics(outputs[:n].mean(), n, metrics="loss")
+
+    def on_validation_epoch_end(self) -> None:
+        self.update_metrics(torch.ones(9), metrics="at_end")  # the last batch, which has padding, is over
+        super().on_validation_epoch_end()
 
     def _err(self) -> None:
         for error, given, options in (
@@ -113,6 +118,23 @@ class Forgetful(Numbers):
 
     def on_validation_batch_start(self, *args: Any) -> None:
         pass
+
+
+class Combined(Numbers):
+    """Takes the batches of two dataloaders at once."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        for part in batch:
+            if part is not None:
+                self.update_metrics(part[0], metrics="mean")
+
+
+class ByItself(Numbers):
+    """Takes batches by itself."""
+
+    def validation_step(self, dataloader_iter: Any) -> None:
+        batch, _, _ = next(dataloader_iter)
+        self.update_metrics(batch[0], metrics="mean")
 
 
 class Seen(Metric):
@@ -200,6 +222,7 @@ def on_two(rank: int, folder: str) -> dict[str, Any]:
     own = {n: loader(n, sampler=Own(numbers(n))) for n in (7, 8)}
     shuffled = loader(5, sampler=DistributedSampler(numbers(5), shuffle=True, seed=3))
     dropping = loader(9, drop_last=True, sampler=DistributedSampler(numbers(9), shuffle=False, drop_last=True))
+    fitting = trainer(max_epochs=1, num_sanity_val_steps=2)
     results = {
         "21": evaluated(trainer(), loader(21, 4)),
         "21 inexact": evaluated(trainer(), loader(21, 4), model=Numbers(exact_eval=False)),
@@ -209,11 +232,14 @@ def on_two(rank: int, folder: str) -> dict[str, Any]:
         "shuffled": evaluated(trainer(use_distributed_sampler=False), shuffled),
         "dropping": evaluated(trainer(use_distributed_sampler=False), dropping),
         "limited": evaluated(trainer(limit_val_batches=1), loader(7)),
-        "fit": evaluated(trainer(max_epochs=1, num_sanity_val_steps=2), loader(5), fit=True),
+        "fit": evaluated(fitting, loader(5), fit=True),
+        "9 after fit": evaluated(fitting, loader(9)),
         "7 own": evaluated(trainer(use_distributed_sampler=False), own[7]),
         "8 own": evaluated(trainer(use_distributed_sampler=False), own[8]),
         "stream": evaluated(trainer(), DataLoader(Stream(), batch_size=2)),
         "dicts": evaluated(trainer(), DataLoader(Dicts(*numbers(5).tensors), batch_size=2), model=Pixels()),
+        "combined": evaluated(trainer(), CombinedLoader([loader(5), loader(8)], "max_size"), model=Combined()),
+        "by itself": evaluated(trainer(), loader(5), model=ByItself()),
         "bf16": evaluated(trainer(precision="bf16-true"), loader(5), test=True),
     }
     by_hand = ByHand()
@@ -296,13 +322,14 @@ def test_shuffled_dropped_and_limited(two):
 
 
 def test_training_counts_what_it_trains_on(two):
-    """In ``fit``, the repeated row of training counts, and none of validation, after a sanity check either."""
+    """In ``fit``, the repeated row of training counts, and none of validation, nor of a ``validate`` after it."""
     check(two["fit"], train_rows=6, val_rows=5, val_mean=3, val_loss=3)
+    check(two["9 after fit"], val_rows=9, val_mean=5, val_loss=5)
 
 
 def test_steps_by_hand(two):
     """``update_metrics`` trims, ``trim=False`` does not, and ``counted_rows`` says what counts: 7 rows, 1 repeated."""
-    check(two["by hand"], val_rows=7, val_mean=4, val_loss=4, val_untrimmed=28 + 1, val_cut=28)
+    check(two["by hand"], val_rows=7, val_mean=4, val_loss=4, val_untrimmed=28 + 1, val_cut=28, val_at_end=18)
     assert [rank["counted"] for rank in two["by hand"]] == [[2, 2], [2, 1]]
     assert two["by hand"][0]["mistakes"] == []
     argument, keyword, loss = two["by hand"][1]["mistakes"]
@@ -328,10 +355,15 @@ def test_what_cannot_be_seen_through_is_said_once_with_its_number(two):
     """A sampler of one's own: 7 rows leave one in doubt, said on rank 0; 8 rows and a stream leave none."""
     first, second = two["7 own"]
     assert len(first["said"]) == 1
-    for words in ("Dataloader 0 of stage 'val' (Own)", "all 2 processes", ": 1 rows may count twice"):
+    for words in ("Dataloader 0 of stage 'val' (Own)", "all 2 processes", "Rows that may count twice: 1. "):
         assert words in first["said"][0]
     check(two["7 own"], val_rows=8)
     assert second["said"] == []
+    for case in ("combined", "by itself"):
+        (message,) = [one for one in two[case][0]["said"] if "count twice" in one]
+        assert "Dataloader 0 of stage 'val' (DistributedSampler)" in message
+        assert "Rows that may count twice: 1. " in message
+    check(two["combined"], val_mean=(15 + 1 + 36) / 14)
     quiet = ("8 own", "stream", "21", "5 and 9", "21 inexact", "fit")
     assert [rank["said"] for case in quiet for rank in two[case]] == [[]] * (2 * len(quiet))
 

@@ -16,6 +16,8 @@ from lightning.pytorch.overrides.distributed import (
     UnrepeatedDistributedSampler,
     UnrepeatedDistributedSamplerWrapper,
 )
+from lightning_fabric.utilities.distributed import DistributedSamplerWrapper as WrapperOfTheOtherPackage
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler as UnrepeatedOfTheOtherPackage
 from torch import tensor
 from torch.utils.data import (
     BatchSampler,
@@ -82,6 +84,10 @@ def wrapped(rows, ranks, rank, *, drop_last, shuffle):
     return DistributedSamplerWrapper(RandomSampler(range(rows)), ranks, rank, drop_last=drop_last)
 
 
+def wrapped_otherwise(rows, ranks, rank, *, drop_last, shuffle):
+    return WrapperOfTheOtherPackage(SequentialSampler(range(rows)), ranks, rank, drop_last=drop_last)
+
+
 def relabelled(rows, ranks, rank, **options):
     return Relabelled(range(rows), ranks, rank, **options)
 
@@ -92,7 +98,7 @@ def stateful(rows, ranks, rank, **options):
 
 @settings(deadline=None, max_examples=150)
 @given(
-    make=st.sampled_from([plain, wrapped, relabelled, stateful]),
+    make=st.sampled_from([plain, wrapped, wrapped_otherwise, relabelled, stateful]),
     kind=st.sampled_from([DataLoader, StatefulDataLoader]),
     rows=st.integers(1, 25),
     ranks=st.integers(1, 5),
@@ -141,8 +147,9 @@ def test_padding_is_what_has_come_before(make, kind, rows, ranks, batch_size, sh
         lambda: (SubsetRandomSampler(range(3)), 3),
         lambda: (UnrepeatedDistributedSampler(range(7), 2, 1), 3),
         lambda: (UnrepeatedDistributedSamplerWrapper(SequentialSampler(range(7)), 2, 1), 3),
+        lambda: (UnrepeatedOfTheOtherPackage(range(7), 2, 1), 3),
     ],
-    ids=["sequential", "random", "subset", "unrepeated", "unrepeated-wrapper"],
+    ids=["sequential", "random", "subset", "unrepeated", "unrepeated-wrapper", "other-package"],
 )
 def test_samplers_that_repeat_nothing(make):
     """Every row counts, and nothing is in doubt."""
