@@ -46,7 +46,7 @@ class Shard(NamedTuple):
 
     Attributes:
         given: Number of rows, padding included; of batches where ``batch_size`` is ``None``.
-        real: Number of them that are no padding; they come first.
+        real: As many of them, the first, are no padding; more than ``given`` where the sampler drops some.
         batch_size: Rows of a batch, the last one excepted; ``None`` where each item is a batch.
         repeated: Number of rows of padding on all ranks.
     """
@@ -83,7 +83,7 @@ def shard_of(loader: Any) -> Shard | None:
         return Shard(len(sampler), len(sampler), size)
     if _iterated_by(sampler) in _REPEATING:
         real = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))
-        return Shard(sampler.num_samples, min(real, sampler.num_samples), size, _repeated(sampler))
+        return Shard(sampler.num_samples, real, size, _repeated(sampler))
     return None
 
 

@@ -120,6 +120,19 @@ class Forgetful(Numbers):
         pass
 
 
+class Heads(Numbers):
+    """Two targets, no metrics, and the weights that the mixin gives the losses."""
+
+    metric_inputs = ManualMetricLoggingModule.metric_inputs
+
+    def configure_metrics(self) -> Any:
+        return None
+
+    def loss(self, outputs: Tensor, target: Any) -> Tensor:
+        assert [len(part) for part in target] == [len(outputs)] * 2
+        return super().loss(outputs, target[0])
+
+
 class Combined(Numbers):
     """Takes the batches of two dataloaders at once."""
 
@@ -185,6 +198,12 @@ def numbers(rows: int) -> TensorDataset:
     return TensorDataset(values.float(), values % 3)
 
 
+class TwoTargets(TensorDataset):
+    def __getitem__(self, i: int) -> Any:
+        x, y = super().__getitem__(i)
+        return x, (x, y)
+
+
 def loader(rows: int, batch_size: int = 2, **options: Any) -> DataLoader:
     return DataLoader(numbers(rows), batch_size=batch_size, **options)
 
@@ -238,6 +257,7 @@ def on_two(rank: int, folder: str) -> dict[str, Any]:
         "8 own": evaluated(trainer(use_distributed_sampler=False), own[8]),
         "stream": evaluated(trainer(), DataLoader(Stream(), batch_size=2)),
         "dicts": evaluated(trainer(), DataLoader(Dicts(*numbers(5).tensors), batch_size=2), model=Pixels()),
+        "heads": evaluated(trainer(), DataLoader(TwoTargets(*numbers(7).tensors), batch_size=2), model=Heads()),
         "combined": evaluated(trainer(), CombinedLoader([loader(5), loader(8)], "max_size"), model=Combined()),
         "by itself": evaluated(trainer(), loader(5), model=ByItself()),
         "bf16": evaluated(trainer(precision="bf16-true"), loader(5), test=True),
@@ -346,6 +366,11 @@ def test_a_batch_that_is_a_dict_and_a_weight_of_its_own(two):
     check(two["dicts"], val_rows=5, val_mean=3, val_loss=sum(a * b for a, b in losses) / 6)
 
 
+def test_the_weight_of_a_batch_is_its_rows_that_count(two):
+    """Where a target is two tensors, whose rows the inputs tell on one process, the loss is the mean of 1 to 7."""
+    check(two["heads"], val_loss=4)
+
+
 def test_half_precision(two):
     """Rows are left out under ``bf16-true`` as well."""
     check(two["bf16"], test_rows=5, test_mean=3, test_loss=3)
@@ -417,3 +442,25 @@ def test_counted_rows_on_one_process(tmp_path):
     assert found == [2, 2, 2, 2, 1, 3, 1]
     with pytest.raises(StageError, match=r"\(stage: None\)"):
         _ = model.counted_rows
+
+
+def test_dataloaders_are_looked_at_in_each_epoch(tmp_path):
+    """Loaders that are made anew with other sizes are seen, though the hook of an epoch's start lacks its super()."""
+    found = []
+
+    class Growing(Numbers):
+        def val_dataloader(self):
+            return loader(3 + 2 * self.current_epoch)
+
+        def on_validation_epoch_start(self):
+            pass
+
+        def validation_step(self, batch, batch_idx):
+            found.append(self.counted_rows)
+            return super().validation_step(batch, batch_idx)
+
+    trainer = make_trainer(tmp_path, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MetricMixinWarning)
+        trainer.fit(Growing(), loader(2))
+    assert found == [2, 1, 2, 2, 1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch.overrides.distributed import (
@@ -107,6 +107,10 @@ def stateful(rows, ranks, rank, **options):
     drop_of_sampler=st.booleans(),
     drop_of_loader=st.booleans(),
 )
+@example(plain, DataLoader, 5, 2, 2, False, False, False)
+@example(plain, DataLoader, 13, 4, 2, True, False, False)
+@example(wrapped, DataLoader, 13, 4, 2, True, True, False)
+@example(plain, DataLoader, 2, 5, 2, False, False, False)
 def test_padding_is_what_has_come_before(make, kind, rows, ranks, batch_size, shuffle, drop_of_sampler, drop_of_loader):
     """A row is padding where, reading the ranks' lists across in turn, it was read before; by count, in each batch."""
     torch.manual_seed(rows)
