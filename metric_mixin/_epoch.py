@@ -14,12 +14,13 @@ from metric_mixin._inputs import mapped
 from metric_mixin._log import Log, log_epoch
 from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
 from metric_mixin._options import matches, options_of
+from metric_mixin._padding import Shard, rows_in_doubt, rows_of_batch, sampling, shard_of
 from metric_mixin._pictures import show
 from metric_mixin._record import Keyed
 from metric_mixin._recorder import entry_forms
 from metric_mixin._report import MetricReport, report_values
 from metric_mixin._resuming import take_loaded
-from metric_mixin._trainer import is_fitting, loader_count, logged_step, running_hook, trainer_of
+from metric_mixin._trainer import eval_loaders, is_fitting, loader_count, logged_step, running_hook, trainer_of
 from metric_mixin._types import STAGES, Stage
 
 _END_HOOKS: dict[Stage, str] = {
@@ -38,6 +39,7 @@ def begin(module: Any, stage: Stage) -> None:
     record = recorder.stage(module, stage)
     record.logged_early = False
     record.reset()
+    record.shards = record.batch_rows = None
     trainer = trainer_of(module)
     if trainer is None:
         return
@@ -47,10 +49,11 @@ def begin(module: Any, stage: Stage) -> None:
         check_monitors(module, trainer, "train", own_log_possible=not trains_without_own_code(module, trainer))
     else:
         recorder.set_loaders(module, stage, loader_count(trainer, stage))
+        record.shards = _shards(module, stage, trainer)
 
 
-def begin_batch(module: Any, stage: Stage, loader: int | None = None) -> None:
-    """Take note of the dataloader whose batch comes; in training, begin an epoch that Lightning did not announce."""
+def begin_batch(module: Any, stage: Stage, batch: Any, index: int, loader: int | None = None) -> None:
+    """Take note of the batch that comes; in training, begin an epoch that Lightning did not announce."""
     recorder = module._metric_recorder
     recorder.hook_calls[_BATCH_HOOKS[stage]] += 1
     if stage == "train":
@@ -61,6 +64,31 @@ def begin_batch(module: Any, stage: Stage, loader: int | None = None) -> None:
     record.running = loader
     if (loader or 0) not in record.visited:
         record.visited.append(loader or 0)
+    if record.shards is None:
+        record.shards = _shards(module, stage, trainer_of(module))
+    shard = record.shards[loader or 0] if (loader or 0) < len(record.shards) else None
+    record.batch_rows = rows_of_batch(shard, index, batch)
+
+
+def _shards(module: Any, stage: Stage, trainer: Any | None) -> list[Shard | None]:
+    """What each dataloader gives on this rank; where rows may be padding and nobody can tell which, that is said."""
+    loaders, known = ([], True) if trainer is None else eval_loaders(trainer)
+    shards = [shard_of(loader) for loader in loaders]
+    if trainer is None or trainer.world_size == 1 or not options_of(module).exact_eval:
+        return [shard and shard._replace(real=shard.given, repeated=0) for shard in shards] if known else []
+    for i, (loader, shard) in enumerate(zip(loaders, shards, strict=True)):
+        if shard is None or not known:
+            doubtful = rows_in_doubt(loader, trainer.world_size) if shard is None else shard.repeated
+            if doubtful != 0:
+                module._metric_recorder.say(
+                    f"padding {stage} {i}",
+                    f"Dataloader {i} of stage {stage!r} ({sampling(loader)}) may repeat rows, so that all "
+                    f"{trainer.world_size} processes have as many, and it cannot be told which. Rows that may count "
+                    f"twice: {'an unknown number' if doubtful is None else doubtful}. "
+                    "A `DistributedSampler`, a plain batch sampler, batches in order and one dataloader after the "
+                    "other are exact.",
+                )
+    return shards if known else []
 
 
 def enter_train_epoch(module: Any, *, epoch_ends: bool = False) -> None:
@@ -110,6 +138,8 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
     finally:
         record.reset()
         record.open = early and record.open
+        if not early:
+            record.shards = record.batch_rows = None
         record.logged_early = early
         recorder.last_batch = None
 

@@ -51,7 +51,7 @@ class MissingLossError(MetricMixinError, NotImplementedError):
 
 
 class BatchError(MetricMixinError, TypeError):
-    """A batch, a loss or a weight is not of the form that the default steps expect."""
+    """A batch, a loss, a weight, or a value of a batch with padding is not of the form that a step expects."""
 
 
 class ManualOptimizationError(MetricMixinError, RuntimeError):

@@ -145,28 +145,33 @@ def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Apply ``function`` to every tensor in nested tuples, lists, dicts and dataclasses; types are kept."""
     if isinstance(value, Tensor):
         return function(value)
+    return with_parts(lambda part: mapped(function, part), value)
+
+
+def with_parts(function: Callable[[Any], Any], value: Any) -> Any:
+    """A tuple, list, dict or dataclass of the same type, with ``function`` of each part; any other value itself."""
     if type(value) in (tuple, list):
-        return type(value)(mapped(function, part) for part in value)
+        return type(value)(map(function, value))
     if type(value) is dict:
-        return {key: mapped(function, part) for key, part in value.items()}
+        return {key: function(part) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(function, part) for part in value))
+        return type(value)(*map(function, value))
     if isinstance(value, list | MutableMapping) or (is_dataclass(value) and not isinstance(value, type)):
-        return _mapped_copy(function, value)
+        return _copy_with_parts(function, value)
     return value
 
 
-def _mapped_copy(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """A copy of a container of somebody's own class, with its parts mapped."""
+def _copy_with_parts(function: Callable[[Any], Any], value: Any) -> Any:
+    """A copy of a container of somebody's own class."""
     result = copy(value)
     if isinstance(value, list):
-        result[:] = [mapped(function, part) for part in value]
+        result[:] = map(function, value)
     elif isinstance(value, MutableMapping):
         for key, part in value.items():
-            result[key] = mapped(function, part)
+            result[key] = function(part)
     else:
         for field in fields(value):
-            object.__setattr__(result, field.name, mapped(function, getattr(value, field.name)))
+            object.__setattr__(result, field.name, function(getattr(value, field.name)))
     return result
 
 

@@ -183,15 +183,31 @@ class ManualMetricLoggingMixin(_Base):
             metrics: Name or names of the metrics to feed; all where ``None``.
             stage: The stage to feed; the running one where ``None``. Needed without a Trainer.
             dataloader_idx: The dataloader that the rows come from; the running one where ``None``.
-            trim: Leave out rows that a sampler repeats as padding. Not in effect yet, as ``exact_eval``.
+            trim: In validation and test, leave out rows that a sampler repeats as padding (see ``exact_eval``): each
+                argument is cut that has the rows of the batch, and a batch of padding alone feeds nothing. A value of
+                your own over the rows, as a loss, cannot be cut: take it over the first ``counted_rows`` rows.
             kwargs: Keyword arguments, of which each metric gets those that its ``update`` names.
 
         Raises:
             UnknownMetricError: A metric or a keyword is unknown.
             StageError: The stage is unknown, or none is running and none was given.
-            UpdateError: A metric refused its inputs.
+            BatchError: In a batch with padding, an argument has another number of rows, or its rows are unclear.
+            UpdateError: A metric refused its inputs, or a loss was weighted with the padding.
         """
-        _step.update(self, super().log, args, kwargs, metrics=metrics, stage=stage, loader=dataloader_idx)
+        _step.update(self, super().log, args, kwargs, metrics=metrics, stage=stage, loader=dataloader_idx, trim=trim)
+
+    @property
+    def counted_rows(self) -> int:
+        """Number of rows of the running batch of validation or test that are no padding; they come first.
+
+        With ``exact_eval=False``, on one process, and in most batches, that is all of them. They are as many as the
+        dataloader's sampler gives, whatever a ``collate_fn`` made of them; without a sampler, as the batch has.
+
+        Raises:
+            StageError: No batch of validation or test is running.
+            BatchError: The batch is of no form whose rows can be counted.
+        """
+        return _step.counted_rows(self)
 
     # Compute, log, reset
 
@@ -262,18 +278,18 @@ class ManualMetricLoggingMixin(_Base):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Begin an epoch that Lightning did not announce, as after some resumes."""
         result = super().on_train_batch_start(batch, batch_idx)
-        _epoch.begin_batch(self, "train")
+        _epoch.begin_batch(self, "train", batch, batch_idx)
         return result
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> None:
-        """Take note of the dataloader whose batch comes."""
+        """Take note of the batch that comes, and of its dataloader."""
         super().on_validation_batch_start(batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
-        _epoch.begin_batch(self, "val", dataloader_idx)
+        _epoch.begin_batch(self, "val", batch, batch_idx, dataloader_idx)
 
     def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> None:
-        """Take note of the dataloader whose batch comes."""
+        """Take note of the batch that comes, and of its dataloader."""
         super().on_test_batch_start(batch, batch_idx, *(() if dataloader_idx is None else (dataloader_idx,)))
-        _epoch.begin_batch(self, "test", dataloader_idx)
+        _epoch.begin_batch(self, "test", batch, batch_idx, dataloader_idx)
 
     def on_train_epoch_end(self) -> None:
         """Compute, log, draw, report and reset."""

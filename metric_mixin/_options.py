@@ -31,8 +31,9 @@ class MetricLogging:
         val_loaders: Names of the validation dataloaders, in order.
         test_loaders: Names of the test dataloaders, in order.
         pooled: With several loaders, also log the value over all of them.
-        exact_eval: Rows that a ``DistributedSampler`` repeats as padding do not count. Not in effect yet: in this
-            version every row that a sampler gives counts.
+        exact_eval: In validation and test on several processes, rows that a ``DistributedSampler`` repeats, so that
+            all have as many, do not count: they go through ``forward``, and are cut from outputs, target and batch
+            before ``loss``, ``metric_inputs`` and ``batch_weight``. A sampler that cannot be seen through is said.
         on_empty: What becomes of a metric that was never updated: ``"skip"``, ``"nan"`` or ``"raise"``.
         on_error: What becomes of a metric whose ``compute`` raises: ``"raise"``, or ``"warn"`` and log the others.
         checkpoint_states: Metric states and best values travel in checkpoints.

@@ -15,6 +15,7 @@ from metric_mixin._keys import Entry
 from metric_mixin._layout import Layout
 from metric_mixin._loss import EpochLoss
 from metric_mixin._merge import merge_into
+from metric_mixin._padding import Rows, Shard
 from metric_mixin._stage import StageMetrics
 from metric_mixin._sync import Unit, compute_alone, several_ranks, synced
 
@@ -102,6 +103,8 @@ class StageRecord:
         names: Names of the dataloaders, or none.
         count: How many dataloaders there are.
         running: Index of the dataloader whose batches come, ``None`` for a single one.
+        shards: What each dataloader gives on this rank, once a batch came; ``None`` before.
+        batch_rows: Those of the batch that runs.
         visited: Indices of the dataloaders that gave a batch in this epoch, in order.
         layouts: What each metric returns.
         promised: Keys that class and settings promise.
@@ -121,6 +124,8 @@ class StageRecord:
         self.names: tuple[str, ...] = ()
         self.count = 1
         self.running: int | None = None
+        self.shards: list[Shard | None] | None = None
+        self.batch_rows: Rows | None = None
         self.visited: list[int] = []
         self.layouts: dict[str, Layout] = {}
         self.promised: Keyed = {}

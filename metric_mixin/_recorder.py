@@ -211,6 +211,8 @@ class Recorder:
         if record is None:
             return None
         if hook.endswith("_batch_start"):
+            if any(shard is not None and shard.repeated for shard in record.shards or ()):
+                return "rows that a sampler repeats as padding would count"
             return "rows of several dataloaders would be taken for one's" if record.count > 1 else None
         if not record.pending():
             return None

@@ -23,9 +23,10 @@ from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
 from metric_mixin._options import options_of
+from metric_mixin._padding import Rows, trimmed, trimmed_batch
 from metric_mixin._record import Part
 from metric_mixin._recorder import check_bar
-from metric_mixin._trainer import running_stage, train_position, trainer_of
+from metric_mixin._trainer import running_stage, runs_batch, train_position, trainer_of
 from metric_mixin._types import Stage, as_stage
 
 
@@ -61,15 +62,59 @@ def run(module: Any, log: Log, stage: Stage, batch: Any, loader: int | None = No
             "`self.loss = nn.CrossEntropyLoss()`."
         )
     inputs, target = _pair(module, batch)
-    outputs = module(inputs)
+    rows = None if stage == "train" else _padded(module, stage)
+    outputs = module(inputs)  # of all rows, so that collectives in it stay in step
+    if rows is not None:
+        if rows.counted == 0:
+            return torch.zeros((), device=module.device)
+        outputs, target = trimmed(outputs, rows, "the outputs"), trimmed(target, rows, "the target")
+        if not (_is_default(module.metric_inputs) and _is_default(module.batch_weight)):  # which do not look at it
+            batch = trimmed_batch(batch, rows)
     loss = checked_loss(loss_fn(outputs, target))
-    feed(module, log, stage, loader, loss, outputs, target, batch)
+    feed(module, log, stage, loader, loss, outputs, target, batch, rows)
     return loss
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _padded(module: Any, *stages: Stage) -> Rows | None:
+    """Return the rows of the batch that runs, where some of them are padding."""
+    for stage in stages:
+        record = module._metric_recorder.stages.get(stage)
+        rows: Rows | None = None if record is None else record.batch_rows
+        if rows is not None and rows.counted != rows.given and runs_batch(module, stage):
+            return rows
+    return None
+
+
+def counted_rows(module: Any) -> int:
+    """Return the number of rows of the running batch that are no padding; see the property of that name."""
+    records = module._metric_recorder.stages.items()
+    running = [
+        record.batch_rows for stage, record in records if record.batch_rows is not None and runs_batch(module, stage)
+    ]
+    if not running:
+        raise StageError(
+            f"{type(module).__name__}.counted_rows is the number of rows of a batch of validation or test, and "
+            f"none is running (stage: {running_stage(trainer_of(module))!r})."
+        )
+    if running[0].counted is None:
+        raise BatchError(
+            f"{type(module).__name__}.counted_rows: neither the dataloader nor the batch tells its number of rows."
+        )
+    return int(running[0].counted)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def feed(
-    module: Any, log: Log, stage: Stage, loader: int | None, loss: Tensor, outputs: Any, target: Any, batch: Any
+    module: Any,
+    log: Log,
+    stage: Stage,
+    loader: int | None,
+    loss: Tensor,
+    outputs: Any,
+    target: Any,
+    batch: Any,
+    rows: Rows | None = None,
 ) -> None:
     """Feed one batch of a default step to the epoch's loss and to the metrics; never a part of a compiled graph."""
     part = _part(module, stage, loader)
@@ -86,10 +131,11 @@ def feed(
             f"{type(module).__name__}.metric_inputs must return a tuple of positional arguments or a dict of keyword "
             f"arguments, got {describe(given)}."
         )
-    if _is_ours(module.metric_inputs):
+    if _is_default(module.metric_inputs):
         _check_aggregators(part)
-    weight = module.batch_weight(target, batch)
-    part.count([RESERVED], weight if _is_ours(module.batch_weight) else rows_of(target))
+    known = None if rows is None or not _is_default(module.batch_weight) else rows.counted
+    weight = module.batch_weight(target, batch) if known is None else known
+    part.count([RESERVED], weight if _is_default(module.batch_weight) else rows_of(target))
     if isinstance(given, dict):
         part.metrics.update_only(None, **part.metrics.taken(given))
     else:
@@ -107,6 +153,7 @@ def update(
     metrics: str | Iterable[str] | None,
     stage: Stage | None,
     loader: int | None,
+    trim: bool = True,
 ) -> None:
     """Feed a hand-written step's values to some metrics or to the epoch's loss; see ``update_metrics``."""
     running = running_stage(trainer_of(module)) if stage is None else as_stage(stage)
@@ -115,8 +162,9 @@ def update(
             f"{type(module).__name__}.update_metrics: no stage is running, so `stage` is needed: one of 'train', "
             "'val', 'test'."
         )
+    rows = _padded(module, "val", "test") if trim else None
     if metrics == RESERVED:
-        _update_loss(module, log, running, loader, *args, **kwargs)
+        _update_loss(module, log, running, loader, rows, *args, **kwargs)
         return
     if not isinstance(metrics, str | Iterable | None):
         raise UnknownMetricError(f"`update_metrics(metrics={metrics!r})`: expected a name or names of metrics.")
@@ -134,6 +182,11 @@ def update(
                 f"`update_metrics(metrics={name!r})`: stage {running!r} has no such metric; the closest: "
                 f"{closest(name, stage_metrics.names())}."
             )
+    if rows is not None:
+        if rows.counted == 0:
+            return
+        args = tuple(trimmed(value, rows, f"argument {i} of `update_metrics`") for i, value in enumerate(args))
+        kwargs = {key: trimmed(value, rows, f"`update_metrics({key}=...)`") for key, value in kwargs.items()}
     stage_metrics.update_only(names, *args, **kwargs)
     part.count(stage_metrics.names() if names is None else names, rows_of(next(iter((*args, *kwargs.values())), None)))
 
@@ -146,10 +199,21 @@ def _part(module: Any, stage: Stage, loader: int | None) -> Part:
     return part
 
 
-def _update_loss(module: Any, log: Log, stage: Stage, loader: int | None, *given: Any, **unknown: Any) -> None:
+def _update_loss(
+    module: Any, log: Log, stage: Stage, loader: int | None, rows: Rows | None, *given: Any, **unknown: Any
+) -> None:
     if len(given) != 2 or any(one is None for one in given) or unknown:
         raise UpdateError("`update_metrics(value, weight, metrics='loss')` takes a batch's loss and its weight.")
     value, weight = given
+    if rows is not None:
+        if rows.counted == 0:
+            return
+        if checked_weight(weight) == rows.given:
+            raise UpdateError(
+                f"`update_metrics(value, weight, metrics='loss')`: the weight is {rows.given}, but of the batch's "
+                f"{rows.given} rows only {rows.counted} are no padding. Take the loss over the first "
+                "`self.counted_rows` rows, and that number for its weight, or pass `trim=False`."
+            )
     value = torch.tensor(float(value)) if isinstance(value, int | float) else value
     feed_loss(module, log, stage, loader, checked_loss(value), weight)
 
@@ -190,8 +254,8 @@ def _pair(module: Any, batch: Any) -> tuple[Any, Any]:
     raise BatchError(f"{type(module).__name__}.split_batch must return (inputs, target), got {describe(pair)}.")
 
 
-def _is_ours(method: Any) -> bool:
-    """Whether a method that a subclass may override is the mixin's own."""
+def _is_default(method: Any) -> bool:
+    """Whether a method is the mixin's own, not one that a subclass or an object overrides."""
     return bool(getattr(method, "__func__", method).__module__ == "metric_mixin._mixin")
 
 

@@ -1,8 +1,8 @@
 """What the running Trainer says: a module in, its trainer, stage and step out. Reads, never changes.
 
 Private names read (Lightning 2.6.6): ``fit_loop.epoch_loop._batches_that_stepped``, ``_logger_connector`` with
-``should_update_logs``, ``LightningModule._current_fx_name``, and of an evaluation loop ``_is_sequential`` and
-``_logged_outputs``. Each has a stand-in where it is missing.
+``should_update_logs``, ``LightningModule._current_fx_name``, and of an evaluation loop ``_is_sequential``,
+``_logged_outputs``, ``_combined_loader`` and the class of ``_data_fetcher``. Each has a stand-in where it is missing.
 """
 
 from __future__ import annotations
@@ -40,6 +40,22 @@ def loader_count(trainer: Any, stage: Stage) -> int:
     if not isinstance(batches, list) or not getattr(loop, "_is_sequential", True):
         return 1
     return max(1, len(batches))
+
+
+def eval_loaders(trainer: Any) -> tuple[list[Any], bool]:
+    """Return the evaluation dataloaders that run, as the Trainer made them, and whether hooks know their batches.
+
+    They do not where the batches of several dataloaders come combined, or the step takes batches by itself.
+    """
+    from torch.utils._pytree import tree_leaves
+
+    loop = _evaluation_loop(trainer)
+    combined = getattr(loop, "_combined_loader", None)
+    given = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    loaders = list(tree_leaves(given) if combined is None else combined.flattened)
+    in_turn = len(loaders) == 1 or getattr(loop, "_is_sequential", True)
+    by_itself = type(getattr(loop, "_data_fetcher", None)).__name__ == "_DataLoaderIterDataFetcher"
+    return loaders, in_turn and not by_itself
 
 
 def logged_outputs(trainer: Any) -> list[dict[str, Any]] | None:
@@ -89,6 +105,13 @@ def is_logging_step(trainer: Any) -> bool:
         return bool(should or trainer.fast_dev_run)
     every = trainer.log_every_n_steps
     return bool(trainer.fast_dev_run or (every and (trainer.global_step + 1) % every == 0))
+
+
+def runs_batch(module: Any, stage: Stage) -> bool:
+    """Whether a batch of ``stage`` runs: one of its steps or batch hooks, of the module or of a callback."""
+    hook = running_hook(module)
+    in_batch = hook is None or "batch" in hook or hook.endswith("_step")
+    return in_batch and running_stage(trainer_of(module)) == stage
 
 
 def running_hook(module: Any) -> str | None:

@@ -39,7 +39,8 @@ def run_ranks(fn: Callable[..., _T], *args: Any, world_size: int = 2, timeout: f
     the loopback interface, by a file in a temporary folder: no port is taken). ``RANK``, ``LOCAL_RANK``,
     ``WORLD_SIZE`` and ``MASTER_ADDR`` are set, so that in ``fn`` a Lightning Trainer joins the same group:
     ``Trainer(accelerator="cpu", devices=world_size, strategy="ddp", plugins=LightningEnvironment())``. The filters of
-    warnings that hold here hold there. When it returns or raises, no process and no file is left.
+    warnings that hold here hold there. When it returns or raises, no process and no file is left. A script that calls
+    it does so below ``if __name__ == "__main__":``, since each process imports the script.
 
     Args:
         fn: Called as ``fn(rank, *args)``. Picklable, as a function of a module is; so are ``args`` and what it returns.
@@ -70,42 +71,16 @@ def run_ranks(fn: Callable[..., _T], *args: Any, world_size: int = 2, timeout: f
             f"{name}: the function and its arguments are sent to other processes and cannot be pickled: {error}. "
             "Use a function that a module defines, not one inside of another function or a lambda."
         ) from error
-    results: dict[int, Any] = {}
-    faults: dict[int, str] = {}
     with _started(call, world_size, timeout) as ranks:
-        pipes = [pipe for _, pipe in ranks]
-        waiting, ready = dict(zip(pipes, range(world_size), strict=True)), 0
-        until = time.monotonic() + _STARTING
-        while waiting and (answered := wait(waiting, max(0.0, until - time.monotonic()))):
-            for pipe in answered:
-                rank = waiting[pipe]
-                message = _received(pipe)
-                if message == _READY:
-                    ready += 1
-                    if ready == world_size:
-                        until = time.monotonic() + timeout
-                        for one in pipes:
-                            with suppress(OSError):  # it has died, which will be seen
-                                one.send_bytes(_READY)
-                    continue
-                del waiting[pipe]
-                fault, result = pickle.loads(message) if message else (_death(ranks[rank][0]), None)
-                results[rank] = result
-                if fault is not None:
-                    faults[rank] = fault
-                    until = min(until, time.monotonic() + _GRACE)
-        for rank in waiting.values():
-            ranks[rank][0].kill()
+        results, faults, late, seconds = _answers(ranks, timeout)
     if faults:
         parts = [f"{name}: {_ranks(faults)} of {world_size} failed."]
         parts += [f"Rank {rank} {fault.rstrip()}" for rank, fault in faults.items()]
-        parts += [f"Still running {_GRACE:g} s later, and then ended: {_ranks(waiting.values())}."] if waiting else []
+        parts += [f"Still running {_GRACE:g} s later, and then ended: {_ranks(late)}."] if late else []
         raise RankError("\n".join(parts))
-    if waiting:
-        seconds = f"{timeout:g} s" if ready == world_size else f"{_STARTING:g} s, spent on starting"
+    if late:
         raise RankTimeoutError(
-            f"{name}: still running after {seconds}, and then ended: {_ranks(waiting.values())}. "
-            f"Returned: {_ranks(results)}."
+            f"{name}: still running after {seconds}, and then ended: {_ranks(late)}. Returned: {_ranks(results)}."
         )
     return [results[rank] for rank in range(world_size)]
 
@@ -136,6 +111,36 @@ def _started(call: bytes, world_size: int, timeout: float) -> Iterator[list[tupl
                 process.join(_GRACE)
                 process.kill()
                 process.join()
+
+
+def _answers(ranks: list[tuple[Any, Any]], timeout: float) -> tuple[dict[int, Any], dict[int, str], list[int], str]:
+    """Let all begin once all are ready; return results, faults in order, who did not answer, and in what time."""
+    results: dict[int, Any] = {}
+    faults: dict[int, str] = {}
+    waiting = {pipe: rank for rank, (_, pipe) in enumerate(ranks)}
+    ready, until, seconds = 0, time.monotonic() + _STARTING, f"{_STARTING:g} s, spent on starting"
+    while waiting and (answered := wait(waiting, max(0.0, until - time.monotonic()))):
+        for pipe in answered:
+            message = _received(pipe)
+            if message == _READY:
+                ready += 1
+                if ready == len(ranks):
+                    until, seconds = time.monotonic() + timeout, f"{timeout:g} s"
+                    for _, one in ranks:
+                        with suppress(OSError):  # it has died, which will be seen
+                            one.send_bytes(_READY)
+                continue
+            rank = waiting.pop(pipe)
+            fault, result = pickle.loads(message) if message else (_death(ranks[rank][0]), None)
+            if fault is None:
+                results[rank] = result
+            else:
+                faults[rank] = fault
+                until = min(until, time.monotonic() + _GRACE)
+    late = list(waiting.values())
+    for rank in late:
+        ranks[rank][0].kill()
+    return results, faults, late, seconds
 
 
 def _run(pipe: Any, rank: int, world_size: int, timeout: float, meeting: str, call: bytes) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -75,3 +76,9 @@ def make_trainer(folder: Any, **options: Any) -> Trainer:
         "log_every_n_steps": 50,
     }
     return Trainer(**(quiet | options))
+
+
+def ranks_trainer(folder: Any, world_size: int, **options: Any) -> Trainer:
+    """A quiet Trainer on one of the processes of ``run_ranks``."""
+    several = {"devices": world_size, "strategy": "ddp", "plugins": [LightningEnvironment()]}
+    return make_trainer(folder, **(several | options))

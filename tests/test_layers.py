@@ -20,6 +20,7 @@ ORDER = [
     "_layout",
     "_keys",
     "_inputs",
+    "_padding",
     "_groups",
     "_precision",
     "_sharing",
