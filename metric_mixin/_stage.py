@@ -272,12 +272,13 @@ class StageMetrics(NamedCollection):
 def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> dict[str, Metric]:
     """Return ``metrics`` with those that are, or hold, an object that somebody else has replaced by fresh clones.
 
-    One object in two places would count its rows twice.
+    One object in two places would count its rows twice. A network that several metrics use, as in a ``FeatureShare``,
+    keeps no rows and stays shared.
     """
-    ids = {id(member) for metric in taken for member in metric.modules()}
+    ids = {id(member) for metric in taken for member in metric.modules() if isinstance(member, Metric)}
     own: dict[str, Metric] = {}
     for name, metric in metrics.items():
-        members = {id(member) for member in metric.modules()}
+        members = {id(member) for member in metric.modules() if isinstance(member, Metric)}
         if members & ids:
             metric = metric.clone()
             metric.reset()
