@@ -4,20 +4,16 @@ import importlib
 import inspect
 import os
 import pkgutil
-import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 
 import pytest
 import torch
 import torchmetrics
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from metric_mixin import ManualMetricLoggingModule, MetricMixinWarning
-from tests.support import make_trainer
-from tests.zoo import NOT_HERE, ROWS
+from tests.support import Fed, computed, fit_fed
+from tests.zoo import NOT_HERE, PAGE, ROWS, page
 
 MODULES = [
     *("aggregation", "audio", "classification", "clustering", "detection", "image", "multimodal", "nominal"),
@@ -50,53 +46,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Fed(ManualMetricLoggingModule):
-    """Feeds each batch of a validation to its metrics as it is, with known random numbers, and trains nothing."""
-
-    def __init__(self, metrics):
-        super().__init__()
-        self.declared = [metrics]  # in a list: the metrics as they were made are no part of the module
-        self.anchor = nn.Parameter(torch.zeros(()))
-
-    def configure_stage_metrics(self, stage):
-        return {} if stage == "train" else deepcopy(self.declared[0])
-
-    def training_step(self, batch, batch_idx):
-        return 0 * self.anchor
-
-    def validation_step(self, batch, batch_idx):
-        for name, (args, kwargs) in batch.items():
-            torch.manual_seed(batch_idx)
-            self.update_metrics(*args, metrics=name, **kwargs)
-
-    def on_validation_epoch_end(self):
-        torch.manual_seed(99)
-        super().on_validation_epoch_end()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(module, batches, folder, **options):
-    """Two epochs with a sanity check before them; each batch is a dict from the metric's name to a call."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        trainer = make_trainer(folder, num_sanity_val_steps=2, **options)
-        trainer.fit(module, DataLoader([torch.zeros(1)]), DataLoader(batches, batch_size=None))
-    said = [str(one.message) for one in caught if isinstance(one.message, MetricMixinWarning)]
-    return trainer, said
-
-
-def plain(row):
-    """The reference: the value of a metric that nobody else touches, and the batches it was fed."""
-    metric = row.make()
-    for i, (args, kwargs) in enumerate(row.batches()):
-        torch.manual_seed(i)
-        metric.update(*args, **kwargs)
-    torch.manual_seed(99)
-    return metric.compute()
 
 
 def whole_parts(row, value):
@@ -163,14 +112,14 @@ def available(row):
 def test_a_metric_logs_what_a_plain_one_computes(row, tmp_path):
     """Two epochs through a Trainer: the row's keys and no others, every number and array exactly the plain value."""
     assert not row.missing()
-    wanted = plain(row)
+    wanted = computed(row)
     parts, rest = whole_parts(row, wanted)
     keys = [f"val/{NAME}{suffix}" for suffix in row.keys]
     late = {f"val/{NAME}{suffix}" for suffix in row.late}
 
     module = Fed({NAME: row.make()})
     assert set(module.expected_metric_keys("val")) == ({"val/loss", *keys} - late)
-    trainer, said = fit(module, [{NAME: call} for call in row.batches()], tmp_path)
+    trainer, said = fit_fed(module, [{NAME: call} for call in row.batches()], tmp_path)
 
     assert set(module.expected_metric_keys("val")) == set(keys)
     assert set(trainer.callback_metrics) == set(keys)
@@ -255,3 +204,8 @@ def test_rows_are_the_same_from_the_same_seed_and_enough_for_two_ranks(seed):
         assert len(one) >= 3
         assert str(one) == str(again) or feed.feed == "generators"
         assert str(one) != str(other) or feed.feed == "generators"
+
+
+def test_the_page_is_what_its_generator_writes():
+    """The table of the documentation has every row as it is run here: write it anew by ``python -m tests.zoo``."""
+    assert PAGE.read_text() == page()

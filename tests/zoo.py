@@ -917,14 +917,14 @@ def page() -> str:
 
 _HEAD = """# The zoo
 
-Every modular metric class of torchmetrics, {classes} of them with {rows} settings, in a real Trainer: two epochs with a sanity
-check before them, in which each value equals, to the last bit, that of a plain instance fed the same batches by hand.
-`tests/zoo.py` has the rows, `tests/test_zoo.py` runs them, and a class of a newer torchmetrics fails there until it has one.
-This page is written by `python -m tests.zoo`; `make zoo` runs every row.
+Every modular metric class of torchmetrics, {classes} of them with {rows} settings, in a real Trainer: two epochs with
+a sanity check before them, in which each value equals, to the last bit, that of a plain instance fed the same batches
+by hand. `tests/zoo.py` has the rows, `tests/test_zoo.py` runs them, and a class of a newer torchmetrics fails there
+until it has one. This page is written by `python -m tests.zoo`; `make zoo` runs every row.
 
-Metrics are declared under the name `m`. A function without a module is one of `tests/zoo.py`: a tiny network where
-torchmetrics takes one's own. Keys in *italics* are known once a value was computed, the others before. What is kept whole is in
-`metric_results`, and not logged.
+Metrics are declared under the name `m`. Keys in *italics* are known once a value was computed, the others before. What
+is kept whole is in `metric_results`, and not logged. Where torchmetrics takes one's own network, a tiny one of
+`tests/zoo.py` is used.
 """
 
 
