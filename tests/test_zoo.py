@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from tests.support import Fed, computed, fit_fed
-from tests.zoo import NOT_HERE, PAGE, ROWS, page
+from tests.zoo import NOT_HERE, PAGE, ROWS, absent, page
 
 MODULES = [
     *("aggregation", "audio", "classification", "clustering", "detection", "image", "multimodal", "nominal"),
@@ -103,7 +103,7 @@ def assert_same(given, wanted):
 def available(row):
     """The row, marked as skipped with a reason where it cannot run here."""
     marks = []
-    if not ALL and (missing := row.missing()):
+    if not ALL and (missing := absent(row.needs)):
         marks = [pytest.mark.skip(reason=f"{', '.join(missing)} cannot be imported here")]
     return pytest.param(row, id=row.id, marks=marks)
 
@@ -111,7 +111,7 @@ def available(row):
 @pytest.mark.parametrize("row", [available(row) for row in ROWS])
 def test_a_metric_logs_what_a_plain_one_computes(row, tmp_path):
     """Two epochs through a Trainer: the row's keys and no others, every number and array exactly the plain value."""
-    assert not row.missing()
+    assert absent(row.needs) == []
     wanted = computed(row)
     parts, rest = whole_parts(row, wanted)
     keys = [f"val/{NAME}{suffix}" for suffix in row.keys]

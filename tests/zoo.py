@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
@@ -106,11 +107,13 @@ class Row:
         """Return the arguments of each ``update``, the same ones for the same seed."""
         return FEEDS[self.feed](torch.Generator().manual_seed(seed))
 
-    def missing(self) -> list[str]:
-        """Return those of the needed packages that are not installed."""
-        return [package for package in self.needs if find_spec(package) is None or not _imports(package)]
+
+def absent(packages: Iterable[str]) -> list[str]:
+    """Return those of ``packages`` that cannot be imported here."""
+    return [package for package in packages if find_spec(package) is None or not _imports(package)]
 
 
+@cache
 def _imports(package: str) -> bool:
     try:
         import_module(package)
@@ -317,6 +320,19 @@ def boxes(g: torch.Generator) -> list[Call]:
 
 
 FEEDS["boxes"] = boxes
+
+
+def boxes_and_masks(g: torch.Generator) -> list[Call]:
+    """lists of dicts: boxes, masks, scores and labels of each image"""
+    batches = boxes(g)
+    for image in (image for args, _ in batches for images in args for image in images):
+        rows, columns = torch.meshgrid(torch.arange(100), torch.arange(100), indexing="ij")
+        left, top, right, bottom = image["boxes"][:, :, None, None].unbind(1)
+        image["masks"] = (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
+    return batches
+
+
+FEEDS["boxes_and_masks"] = boxes_and_masks
 
 _WORDS = "the cat sat on a mat while two small dogs ran far away from some old house".split()  # noqa: SIM905
 
@@ -721,6 +737,8 @@ def _detection() -> Iterator[Row]:
     stats = _STATS + _PER_CLASS
     yield Row(make(path), "boxes", stats, ("/classes",), needs=needs)
     yield Row(make(path, class_metrics=True), "boxes", _STATS + each, ("/classes",), each, needs)
+    both = tuple(f"/{iou}_{key[1:]}" for iou in ("bbox", "segm") for key in stats)
+    yield Row(make(path, iou_type=("bbox", "segm")), "boxes_and_masks", both, ("/classes",), needs=needs)
     extra = tuple(f"/{key}" for key in ("ious", "precision", "recall", "scores"))
     yield Row(make(path, extended_summary=True), "boxes", stats, (*extra, "/classes"), needs=needs)
     each = ("/0", "/1", "/6", "/7")
