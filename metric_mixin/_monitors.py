@@ -11,7 +11,7 @@ from typing import Any
 
 from metric_mixin._best import SUFFIX
 from metric_mixin._errors import closest
-from metric_mixin._layout import Fields, PerClassSeen, Scalar
+from metric_mixin._layout import Fields, PerClassSeen, PerLabel, Scalar
 from metric_mixin._names import RESERVED
 from metric_mixin._types import STAGES, Stage
 
@@ -129,6 +129,7 @@ def _below_a_dict(module: Any, stage: Stage, monitor: str) -> bool:
     for name, layout in record.layouts.items():
         open_ended = isinstance(layout, PerClassSeen) or (isinstance(layout, Fields) and not layout.fields)
         open_ended = open_ended or (isinstance(layout, Scalar) and not layout.known)
+        open_ended = open_ended or (isinstance(layout, PerLabel) and layout.size is None)
         if open_ended and monitor.startswith(f"{module.metric_key(stage, name, None)}/"):
             return True
     return False

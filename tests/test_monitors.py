@@ -23,9 +23,18 @@ class Open(Metric):
         return {"late": tensor(1.0)}
 
 
+class Unsized(Open):
+    """Returns one number for each class, of which no setting tells how many there are."""
+
+    num_classes, average = None, None
+
+    def compute(self):
+        return tensor([1.0, 2.0])
+
+
 class Mine(Lit):
     def configure_metrics(self):
-        return {"acc": MulticlassAccuracy(CLASSES), "open": Open()}
+        return {"acc": MulticlassAccuracy(CLASSES), "open": Open(), "unsized": Unsized()}
 
 
 class Watch(Callback):
@@ -88,6 +97,8 @@ def test_a_misspelt_monitor_of_a_scheduler(trainer):
         "val/acc_best",
         "val/loss",
         "val/open/late",
+        "train/open/late",
+        "train/unsized/1",
         "val/mine",
         "train/acc",
         "train/loss",
@@ -110,7 +121,8 @@ def test_a_key_that_exists_sets_nothing_off(trainer, monitor):
             self.log("train/mine", 1.0, on_step=False, on_epoch=True)
             return super().training_step(batch, batch_idx)
 
-    stop = EarlyStopping(monitor, mode="max", patience=50)
+    of_training = monitor.startswith("train/")
+    stop = EarlyStopping(monitor, mode="max", patience=50, check_on_train_epoch_end=of_training or None)
     trainer(callbacks=[stop]).fit(Logs(), loader(), loader())  # a warning would be an error here
     assert stop.best_score.isfinite()
 

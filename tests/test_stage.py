@@ -20,6 +20,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MulticlassROC,
 )
+from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper, Running
 
 from metric_mixin import (
@@ -534,3 +535,22 @@ def test_states_are_in_no_state_dict_and_move_with_the_module():
     assert list(module.parameters()) == []
     module.to("meta")
     assert {metric.device.type for metric in module.stage.values()} == {"meta"}
+
+
+class Net(nn.Module):
+    """A network that two metrics use."""
+
+    num_features = 2
+
+    def forward(self, x):
+        return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], 1)
+
+
+def test_a_network_that_two_metrics_use_stays_one():
+    """Metrics are cloned where one object would count its rows twice; a network keeps no rows and is not copied."""
+    net = Net()
+    stage = StageMetrics({name: FrechetInceptionDistance(net, normalize=True) for name in ("a", "b")})
+    assert stage["a"].inception is stage["b"].inception is net
+    metric = FrechetInceptionDistance(net, normalize=True)
+    twice = StageMetrics({"a": metric, "b": metric})
+    assert twice["a"] is not twice["b"]
