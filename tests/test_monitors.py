@@ -76,6 +76,23 @@ def test_a_misspelt_monitor_of_training_is_said_before_the_first_step(trainer, t
     assert len(monitors_of(caught)) == 1
 
 
+def test_a_misspelt_monitor_of_training_costs_no_step(trainer, tmp_path):
+    """Our own steps log, which is no reason to wait for the user's: it is said before the first batch."""
+
+    class Counts(Mine):
+        steps = 0
+
+        def forward(self, x):
+            Counts.steps += 1
+            return super().forward(x)
+
+    keep = ModelCheckpoint(tmp_path, monitor="train/ac", mode="max", save_on_train_epoch_end=True)
+    run = trainer(callbacks=[keep], enable_checkpointing=True, num_sanity_val_steps=0)
+    with pytest.raises(MetricMixinWarning, match="'train/ac'"):  # warnings are errors here
+        run.fit(Counts(), loader(), loader())
+    assert Counts.steps == 0
+
+
 def test_a_misspelt_monitor_of_a_scheduler(trainer):
     """Monitors of lr-schedulers count."""
 
