@@ -10,6 +10,7 @@ import torch
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
+from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
@@ -241,6 +242,9 @@ class StageMetrics(NamedCollection):
         with torch.inference_mode(False):
             for _, metric in self._pairs():
                 metric.reset()
+                for member in metric.modules():
+                    if isinstance(member, MetricInputTransformer):  # torchmetrics 1.7 leaves the metric in it as it is
+                        member.wrapped_metric.reset()
         self._fed.clear()
         self._ranges.reset()
         self._sharing.reset(self._member)

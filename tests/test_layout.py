@@ -24,7 +24,6 @@ from torchmetrics.image.perceptual_path_length import PerceptualPathLength
 from torchmetrics.segmentation import DiceScore, GeneralizedDiceScore, MeanIoU
 from torchmetrics.text import ROUGEScore, SQuAD, TranslationEditRate
 from torchmetrics.text.bert import BERTScore
-from torchmetrics.video.vmaf import VideoMultiMethodAssessmentFusion
 from torchmetrics.wrappers import (
     BootStrapper,
     ClasswiseWrapper,
@@ -452,7 +451,7 @@ def test_a_users_own_metric_is_read_by_the_same_settings(settings, layout):
 
 @pytest.mark.parametrize(
     "cls",
-    [BERTScore, InceptionScore, KernelInceptionDistance, PerceptualPathLength, VideoMultiMethodAssessmentFusion],
+    [BERTScore, InceptionScore, KernelInceptionDistance, PerceptualPathLength],
 )
 def test_tuples_and_dicts_of_rows_are_arrays(cls):
     """Classes that not every installation has are known by their name; their ``__init__`` asks for packages."""

@@ -21,7 +21,14 @@ from torchmetrics.classification import (
     MulticlassROC,
 )
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper, Running
+from torchmetrics.wrappers import (
+    BootStrapper,
+    ClasswiseWrapper,
+    LambdaInputTransformer,
+    MultioutputWrapper,
+    MultitaskWrapper,
+    Running,
+)
 
 from metric_mixin import (
     ComputeError,
@@ -554,3 +561,13 @@ def test_a_network_that_two_metrics_use_stays_one():
     metric = FrechetInceptionDistance(net, normalize=True)
     twice = StageMetrics({"a": metric, "b": metric})
     assert twice["a"] is not twice["b"]
+
+
+def test_a_reset_reaches_the_metric_in_an_input_transformer():
+    """torchmetrics 1.7 does not reset it: the second epoch then counted the first one's rows as well, 0.5 for 0."""
+    stage = StageMetrics({"a": LambdaInputTransformer(BinaryAccuracy(), lambda preds: 1 - preds)})
+    stage.update(tensor([0.0]), tensor([1]))
+    assert stage.compute()["a"] == 1
+    stage.reset()
+    stage.update(tensor([1.0]), tensor([1]))
+    assert stage.compute()["a"] == 0
