@@ -1,10 +1,12 @@
 # Every target sets up its own environment in .venv; it is refreshed when pyproject.toml changes.
 # The development environment pins torch, so that runs are repeatable: make TORCH=torch==2.14.1 test
+# The zoo has an environment of its own in .venv-newest: torchvision must be of the very build of torch.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+NEWEST ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 
-.PHONY: help demo test lint check bench docs clean
+.PHONY: help demo test zoo lint check bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -24,6 +26,14 @@ demo: .venv/installed  ## train and measure a small net on scikit-learn's digits
 test: .venv/installed  ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.venv-newest/installed: pyproject.toml
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check $(NEWEST) -e ".[dev,zoo]"
+	touch $@
+
+zoo: .venv-newest/installed  ## run every modular metric of torchmetrics, with the packages that they need
+	METRIC_MIXIN_ZOO=all .venv-newest/bin/python -m pytest tests/test_zoo.py tests/test_wrappers.py tests/test_detection.py $(ARGS)
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +48,4 @@ docs: .venv/docs-installed  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --config-file .mkdocs.yml
 
 clean:  ## remove what was built
-	rm -rf .venv site dist
+	rm -rf .venv .venv-newest site dist

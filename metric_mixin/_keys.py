@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Number
+from numbers import Complex, Number, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metric_mixin._errors import ClassNamesError, KeyCollisionError, listed
-from metric_mixin._layout import Array, Fields, Layout, PerClassSeen, PerLabel, Scalar
+from metric_mixin._errors import ClassNamesError, DeclarationError, KeyCollisionError, listed
+from metric_mixin._layout import Array, Fields, Layout, PerClassSeen, PerLabel, Scalar, Stems
 from metric_mixin._names import name_fault
 
 
@@ -93,8 +93,18 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
             yield from _per_class_seen(metric, path, layout, value, names)
             return
         known = layout.fields if isinstance(layout, Fields) else {}
+        other = layout if isinstance(layout, Array) else Scalar(known=False)
         for key, part in value.items():
-            yield from _flatten(metric, f"{path}/{key}", known.get(str(key), Scalar(known=False)), part, names)
+            if fault := name_fault(str(key)):
+                raise DeclarationError(
+                    f"Metric {metric!r} returned a dict with the key {key!r}, which {fault}. Return it under a key "
+                    "that can be a part of a logger's key."
+                )
+            if isinstance(layout, Stems):
+                key = str(key).partition("_")[0]
+            yield from _flatten(metric, f"{path}/{key}", known.get(str(key), other), part, names)
+        if isinstance(layout, Stems):
+            yield Entry(metric, f"{path}/groups", None, list(value), is_scalar=False)
     elif isinstance(layout, PerLabel) and (values := _vector(value)) is not None:
         if layout.size not in (None, len(values)):
             scalar = _scalar(value)
@@ -112,8 +122,9 @@ def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | Non
     if isinstance(layout, Fields):
         for key, part in layout.fields.items():
             yield from _expected(metric, f"{path}/{key}", part, names)
-    elif isinstance(layout, PerClassSeen):
-        yield from (Entry(metric, f"{path}/{key}", None, None) for key in layout.scalars)
+    elif isinstance(layout, PerClassSeen | Stems):
+        keys = layout.stems if isinstance(layout, Stems) else layout.scalars
+        yield from (Entry(metric, f"{path}/{key}", None, None) for key in keys)
     elif isinstance(layout, PerLabel):
         size = layout.size
         if size is None and layout.labels is not None:
@@ -161,16 +172,20 @@ _PLURAL = {"class": "classes", "output": "outputs"}
 def _per_class_seen(
     metric: str, path: str, layout: PerClassSeen, value: Mapping[str, Any], names: Sequence[str] | None
 ) -> Iterator[Entry]:
-    """Mean average precision: entries with one number for each class seen, named by that class."""
+    """Detection: entries with one number for each class seen, or of one class, named by that class."""
     classes = torch.as_tensor(value.get("classes", ())).reshape(-1).int().tolist()
     labels = _checked(metric, [_class_name(metric, index, names) for index in classes])
     for key, part in value.items():
-        whole = Entry(metric, f"{path}/{key}", None, part, is_scalar=False)
+        scalar = _scalar(part)
         values = _vector(part) if key in layout.per_class else None
-        if key in layout.scalars:
-            yield Entry(metric, f"{path}/{key}", None, _scalar(part))
+        if layout.mark and key.startswith(layout.mark) and scalar is not None:
+            label = _class_name(metric, int(key.removeprefix(layout.mark)), names)
+            _checked(metric, [label])
+            yield Entry(metric, f"{path}/{layout.mark.rpartition('/')[0]}", label, scalar)
+        elif key in layout.scalars and scalar is not None:
+            yield Entry(metric, f"{path}/{key}", None, scalar)
         elif values is None or len(values) != len(classes):
-            yield whole
+            yield Entry(metric, f"{path}/{key}", None, part, is_scalar=False)
         else:
             for label, one in zip(labels, values, strict=True):
                 yield Entry(metric, f"{path}/{key}", label, one)
@@ -188,21 +203,29 @@ def _class_name(metric: str, index: int, names: Sequence[str] | None) -> str:
 
 
 def _vector(value: Any) -> Sequence[Any] | None:
-    """The values of a 0-d or 1-d tensor, or of a dict of scalars in its order."""
+    """The real values of a 0-d or 1-d tensor, of a row, or of a dict of scalars in its order; ``None`` for others."""
     if isinstance(value, Mapping):
         scalars = [_scalar(one) for one in value.values()]
-        return None if any(one is None for one in scalars) else scalars
-    if isinstance(value, Tensor) and value.ndim <= 1:
-        return value.reshape(-1).unbind()
-    return None
+        return None if not scalars or any(one is None for one in scalars) else scalars
+    if not isinstance(value, Tensor) or value.is_complex() or not value.numel():
+        return None
+    return value.reshape(-1).unbind() if value.ndim <= 1 or (value.ndim == 2 and len(value) == 1) else None
 
 
 def _scalar(value: Any) -> Tensor | None:
+    """A real number as a 0-d tensor, or ``None``."""
     if isinstance(value, Tensor):
-        return value.reshape(()) if value.numel() == 1 else None
-    if not isinstance(value, Number):
+        return value.reshape(()) if value.numel() == 1 and not value.is_complex() else None
+    if not isinstance(value, Number) or (isinstance(value, Complex) and not isinstance(value, Real)):
         return None
     try:
         return torch.tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # a number that no dtype holds: fractions, 2**70
-        return torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]
+        return _as_float(value)
+
+
+def _as_float(value: Any) -> Tensor | None:
+    try:
+        return torch.tensor(float(value), dtype=torch.float64)
+    except (TypeError, ValueError, OverflowError):  # 10**400
+        return None

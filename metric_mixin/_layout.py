@@ -26,9 +26,6 @@ from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 _NONE = (None, "none")
 
-_DICTS = frozenset({"BinaryFairness", "BinaryGroupStatRates", "SQuAD", "ROUGEScore", "BERTScore"})
-"""Classes that return a dict whose keys are known only from a value; some exist only beside another package."""
-
 _ARRAYS = frozenset(
     cls.compute
     for cls in (
@@ -43,6 +40,24 @@ _ARRAYS = frozenset(
 )  # fmt: skip
 """``compute`` of the classes that always return a matrix, a curve, a tuple or one value for each row."""
 
+_WHOLE = frozenset(
+    {
+        "BERTScore",
+        "BinaryGroupStatRates",
+        "CLIPImageQualityAssessment",
+        "DeepNoiseSuppressionMeanOpinionScore",
+        "InceptionScore",
+        "KernelInceptionDistance",
+        "NonIntrusiveSpeechQualityAssessment",
+        "PerceptualPathLength",
+        "VideoMultiMethodAssessmentFusion",
+    }
+)
+"""The same by name, of the classes that not every installation has, and of those that return a dict of arrays."""
+
+_MORE = ("return_sentence_level_score", "return_full_image", "return_contrast_sensitivity", "return_sq_and_rq")
+"""Settings that make a tuple or a row of what is otherwise one number."""
+
 
 @dataclass(frozen=True)
 class Scalar:
@@ -53,7 +68,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Array:
-    """Anything that is no scalar and has no names: kept whole."""
+    """Anything that is no scalar and has no names: kept whole; of a dict, each entry."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +101,27 @@ class Fields:
 
 @dataclass(frozen=True)
 class PerClassSeen:
-    """A dict in which some entries have one number for each class listed in the entry ``classes``."""
+    """A dict with entries of the classes that were seen.
+
+    Args:
+        per_class: Entries that have one number for each class listed in the entry ``classes``.
+        scalars: Entries that are one number.
+        mark: How the key of an entry begins that is the number of one class: ``iou/cl_`` in ``iou/cl_3``.
+    """
 
     per_class: tuple[str, ...]
     scalars: tuple[str, ...]
+    mark: str = ""
 
 
-Layout = Scalar | Array | PerLabel | Fields | PerClassSeen
+@dataclass(frozen=True)
+class Stems:
+    """A dict of numbers in whose keys stands, behind a known stem and ``_``, what an epoch found."""
+
+    stems: tuple[str, ...]
+
+
+Layout = Scalar | Array | PerLabel | Fields | PerClassSeen | Stems
 
 
 def layout_of(metric: Any) -> Layout:
@@ -122,8 +151,10 @@ def layout_of(metric: Any) -> Layout:
     if isinstance(metric, MultioutputWrapper):
         one = layout_of(metric.metrics[0])
         return PerLabel(len(metric.metrics), of="output") if isinstance(one, Scalar) else Array()
-    if isinstance(metric, Running | MetricInputTransformer):
+    if isinstance(metric, Running):
         return layout_of(inner_metric(metric))
+    if isinstance(metric, MetricInputTransformer):
+        return layout_of(metric.wrapped_metric)
     if isinstance(metric, MeanAveragePrecision):
         return _mean_average_precision(metric)
     return _plain(metric)
@@ -145,14 +176,13 @@ def is_aggregator(metric: Metric) -> bool:
     return isinstance(metric, BaseAggregator) if inner is None else is_aggregator(inner)
 
 
-def _plain(metric: Metric) -> Layout:
-    per_row = getattr(metric, "multidim_average", None) == "samplewise"
-    per_row = per_row or getattr(metric, "reduction", "mean") in _NONE
-    per_row = per_row or getattr(metric, "keep_sequence_dim", None) is not None
-    if per_row or type(metric).compute in _ARRAYS:
+def _plain(metric: Any) -> Layout:
+    """The layout of a metric that wraps none."""
+    owner = _owner(metric)
+    if _is_array(metric, owner):
         return Array()
-    if type(metric).__name__ in _DICTS and type(metric).__module__.startswith("torchmetrics."):
-        return Fields({})
+    if (fields := _fields(metric, owner)) is not None:
+        return fields
     if (count := _per_class(metric)) is not None:
         size, first = count
         return PerLabel(size, first=first)
@@ -162,7 +192,46 @@ def _plain(metric: Metric) -> Layout:
     averaged = hasattr(metric, "multioutput") or isinstance(metric, regression.RelativeSquaredError)
     if isinstance(outputs, int) and outputs > 1 and not averaged:
         return PerLabel(outputs, of="output")
-    return Scalar(known=type(metric).compute.__module__.startswith("torchmetrics."))
+    return Scalar(known=bool(owner))
+
+
+def _owner(metric: Metric) -> str:
+    """The name of torchmetrics' class whose ``compute`` a metric has, or an empty string where it has its own."""
+    compute = type(metric).compute
+    return compute.__qualname__.partition(".")[0] if compute.__module__.startswith("torchmetrics.") else ""
+
+
+def _is_array(metric: Any, owner: str) -> bool:
+    per_row = getattr(metric, "reduction", "mean") in _NONE
+    if owner == "PeakSignalNoiseRatio":  # which reduces nothing without dimensions
+        per_row = per_row and metric.dim is not None
+    return (
+        per_row
+        or getattr(metric, "multidim_average", None) == "samplewise"
+        or getattr(metric, "keep_sequence_dim", None) is not None
+        or any(getattr(metric, more, False) is True for more in _MORE)
+        or (owner == "KendallRankCorrCoef" and metric.alternative is not None)  # with the p-value of a test
+        or type(metric).compute in _ARRAYS
+        or owner in _WHOLE
+    )
+
+
+def _fields(metric: Any, owner: str) -> Layout | None:
+    """The layout of the classes that return a dict, or one number for each of their own categories."""
+    if owner == "SQuAD":
+        return Fields({"exact_match": Scalar(), "f1": Scalar()})
+    if owner == "ROUGEScore":
+        parts = ("fmeasure", "precision", "recall")
+        return Fields({f"{key}_{part}": Scalar() for key in metric.rouge_keys for part in parts})
+    if owner == "BinaryFairness":
+        stems = {"demographic_parity": ("DP",), "equal_opportunity": ("EO",)}
+        return Stems(stems.get(metric.task, ("DP", "EO")))
+    if owner == "IntersectionOverUnion":
+        return PerClassSeen((), (metric._iou_type,), mark=f"{metric._iou_type}/cl_")
+    if owner == "PanopticQuality" and metric.return_per_class:
+        labels = tuple(map(str, metric.cat_id_to_continuous_id))
+        return PerLabel(len(labels), labels=labels)
+    return None
 
 
 def _per_class(metric: Metric) -> tuple[int | None, int] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from metric_mixin._best import SUFFIX
 from metric_mixin._errors import closest
-from metric_mixin._layout import Fields, PerClassSeen, Scalar
+from metric_mixin._layout import Fields, PerClassSeen, PerLabel, Scalar
 from metric_mixin._names import RESERVED
 from metric_mixin._types import STAGES, Stage
 
@@ -83,13 +83,14 @@ def check_early_train_keys(module: Any, trainer: Any) -> None:
 def trains_without_own_code(module: Any, trainer: Any) -> bool:
     """Whether no code of the user's can log a training key before the first training epoch ends."""
     for hook in _TRAIN_HOOKS:
+        owner = next((base for base in type(module).__mro__ if hook in vars(base)), None)
+        if owner is None or owner.__module__.startswith(_OURS):
+            continue
         function = getattr(getattr(type(module), hook, None), "__code__", None)
         names = getattr(function, "co_names", ())
         if "log" in names or "log_dict" in names:
             return False
-        owner = next((base for base in type(module).__mro__ if hook in vars(base)), None)
-        ours = owner is None or owner.__module__.startswith(_OURS)
-        if not ours and hook in ("training_step", *(h for h in _TRAIN_HOOKS if h.startswith("on_"))):
+        if hook in ("training_step", *(h for h in _TRAIN_HOOKS if h.startswith("on_"))):
             return False
     return all(type(callback).__module__.startswith(_OURS) for callback in trainer.callbacks)
 
@@ -129,6 +130,7 @@ def _below_a_dict(module: Any, stage: Stage, monitor: str) -> bool:
     for name, layout in record.layouts.items():
         open_ended = isinstance(layout, PerClassSeen) or (isinstance(layout, Fields) and not layout.fields)
         open_ended = open_ended or (isinstance(layout, Scalar) and not layout.known)
+        open_ended = open_ended or (isinstance(layout, PerLabel) and layout.size is None)
         if open_ended and monitor.startswith(f"{module.metric_key(stage, name, None)}/"):
             return True
     return False

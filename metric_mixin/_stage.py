@@ -10,6 +10,7 @@ import torch
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
+from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
@@ -285,6 +286,9 @@ class StageMetrics(NamedCollection):
         with torch.inference_mode(False):
             for _, metric in self._pairs():
                 metric.reset()
+                for member in metric.modules():
+                    if isinstance(member, MetricInputTransformer):  # torchmetrics 1.7 leaves the metric in it as it is
+                        member.wrapped_metric.reset()
         self._fed.clear()
         self._ranges.reset()
         self._sharing.reset(self._member)
@@ -316,12 +320,13 @@ class StageMetrics(NamedCollection):
 def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> dict[str, Metric]:
     """Return ``metrics`` with those that are, or hold, an object that somebody else has replaced by fresh clones.
 
-    One object in two places would count its rows twice.
+    One object in two places would count its rows twice. A network that several metrics use, as in a ``FeatureShare``,
+    keeps no rows and stays shared.
     """
-    ids = {id(member) for metric in taken for member in metric.modules()}
+    ids = {id(member) for metric in taken for member in metric.modules() if isinstance(member, Metric)}
     own: dict[str, Metric] = {}
     for name, metric in metrics.items():
-        members = {id(member) for member in metric.modules()}
+        members = {id(member) for member in metric.modules() if isinstance(member, Metric)}
         if members & ids:
             metric = metric.clone()
             metric.reset()

@@ -1,5 +1,7 @@
 """Small modules, data and trainers that several tests share."""
 
+import warnings
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from metric_mixin import ManualMetricLoggingModule
+from metric_mixin import ManualMetricLoggingModule, MetricMixinWarning
 from metric_mixin.testing import CapturingLogger
 
 CLASSES = 3
@@ -82,3 +84,52 @@ def ranks_trainer(folder: Any, world_size: int, **options: Any) -> Trainer:
     """A quiet Trainer on one of the processes of ``run_ranks``."""
     several = {"devices": world_size, "strategy": "ddp", "plugins": [LightningEnvironment()]}
     return make_trainer(folder, **(several | options))
+
+
+class Fed(ManualMetricLoggingModule):
+    """Feeds each batch of a validation to its metrics as it is, with known random numbers, and trains nothing.
+
+    A batch is a dict from a metric's name to the positional and keyword arguments of its ``update``.
+    """
+
+    def __init__(self, metrics: Any) -> None:
+        super().__init__()
+        self.declared = [metrics]  # in a list: what was made is no part of the module
+        self.anchor = nn.Parameter(torch.zeros(()))
+
+    def configure_stage_metrics(self, stage: str) -> Any:
+        return {} if stage == "train" else deepcopy(self.declared[0])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return 0 * self.anchor
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        for name, (args, kwargs) in batch.items():
+            torch.manual_seed(batch_idx)
+            self.update_metrics(*args, metrics=name.split("+"), **kwargs)
+
+    def on_validation_epoch_end(self) -> None:
+        torch.manual_seed(99)
+        super().on_validation_epoch_end()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit_fed(module: Fed, batches: list[Any], folder: Any, **options: Any) -> tuple[Trainer, list[str]]:
+    """Two epochs with a sanity check before them; return the Trainer and what our warnings said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = make_trainer(folder, num_sanity_val_steps=2, **options)
+        trainer.fit(module, DataLoader([torch.zeros(1)]), DataLoader(batches, batch_size=None))
+    return trainer, [str(one.message) for one in caught if isinstance(one.message, MetricMixinWarning)]
+
+
+def computed(row: Any) -> Any:
+    """The reference: the value of a metric that nobody else touches, fed a row's batches by hand."""
+    metric = row.make()
+    for i, (args, kwargs) in enumerate(row.batches()):
+        torch.manual_seed(i)
+        metric.update(*args, **kwargs)
+    torch.manual_seed(99)
+    return metric.compute()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import tensor
 from torchmetrics.classification import MulticlassRecall
 
-from metric_mixin._errors import ClassNamesError, KeyCollisionError
+from metric_mixin._errors import ClassNamesError, DeclarationError, KeyCollisionError
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
-from metric_mixin._layout import Array, Fields, PerClassSeen, PerLabel, Scalar
+from metric_mixin._layout import Array, Fields, PerClassSeen, PerLabel, Scalar, Stems
 
 UNKNOWN = Scalar(known=False)
 PARTS = st.text("abc.@~ é0", min_size=1, max_size=4).filter(lambda s: s == s.strip() and s not in (".", ".."))
@@ -143,15 +143,51 @@ def test_scalars_have_their_documented_name(layout, value, names):
         (PerLabel(2), {"a": torch.rand(3), "b": tensor(1.0)}),
         (UNKNOWN, "0.5"),
         (UNKNOWN, None),
+        (UNKNOWN, tensor(1 + 2j)),
+        (UNKNOWN, 1 + 2j),
+        (UNKNOWN, 10**400),
+        (Scalar(), torch.zeros(0)),
+        (PerLabel(2), tensor([1j, 2j])),
+        (PerLabel(None), torch.zeros(0)),
+        (PerLabel(None), {}),
     ],
     ids=[
         "vector", "row", "one-row", "number", "other-size", "one-expected", "matrix", "tuple", "dict-of-vectors",
-        "string", "none",
+        "string", "none", "complex", "complex-number", "no-float", "empty", "complex-classes", "no-classes",
+        "no-entries",
     ],
 )  # fmt: skip
 def test_anything_else_is_kept_whole_under_the_name(layout, value):
     """What is no scalar and has no names is one entry with the very value, never named by a guess."""
     assert flatten("m", layout, value, ["a", "b", "c"]) == [Entry("m", "m", None, value, is_scalar=False)]
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "names"),
+    [
+        (PerLabel(2), tensor([[0.1, 0.2]]), {"m/0": 0.1, "m/1": 0.2}),
+        (Stems(("DP", "EO")), {"EO_1_0": 0.5, "DP_0_1": tensor(0.25)}, {"m/EO": 0.5, "m/DP": 0.25}),
+        (PerClassSeen((), ("iou",), "iou/cl_"), {"iou": 0.5, "iou/cl_7": 0.25}, {"m/iou": 0.5, "m/iou/7": 0.25}),
+        (Array(), {"a": 0.5, "b": {"c": tensor(0.25)}}, {}),
+    ],
+    ids=["row", "stems", "mark", "dict-of-arrays"],
+)
+def test_forms_of_single_classes_have_their_documented_names(layout, value, names):
+    """A row of one number a class, keys that hold what an epoch found, and a dict of which nothing is a number."""
+    entries = flatten("m", layout, value)
+    assert {e.name: pytest.approx(float(e.value)) for e in entries if e.is_scalar} == names
+
+
+@pytest.mark.parametrize(
+    ("key", "fault"), [("", "is empty"), ("a\nb", "printed"), ("a/../b", "between slashes"), ((" ", "\\"), "backslash")]
+)
+@pytest.mark.parametrize(
+    "layout", [UNKNOWN, Fields({}), Array(), Stems(("DP",))], ids=lambda layout: type(layout).__name__
+)
+def test_a_dict_key_that_is_no_legal_name_is_an_error(layout, key, fault):
+    """The error names the metric, the key and what is wrong with it."""
+    with pytest.raises(DeclarationError, match=f"'m' returned a dict with the key .*{fault}"):
+        flatten("m", layout, {"good": 0.5, key: 0.25})
 
 
 def test_dtypes_are_kept():

@@ -14,9 +14,16 @@ from torchmetrics import (
 )
 from torchmetrics import classification as cl
 from torchmetrics import regression as rg
+from torchmetrics.detection import PanopticQuality
+from torchmetrics.detection.iou import IntersectionOverUnion
 from torchmetrics.detection.mean_ap import MeanAveragePrecision
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.image.perceptual_path_length import PerceptualPathLength
 from torchmetrics.segmentation import DiceScore, GeneralizedDiceScore, MeanIoU
-from torchmetrics.text import SQuAD
+from torchmetrics.text import ROUGEScore, SQuAD, TranslationEditRate
+from torchmetrics.text.bert import BERTScore
 from torchmetrics.wrappers import (
     BootStrapper,
     ClasswiseWrapper,
@@ -88,6 +95,36 @@ def tasks(rows):
     return {"c": preds, "r": torch.rand(rows)}, {"c": target, "r": torch.rand(rows)}
 
 
+def images(rows):
+    return torch.rand(rows, 1, 16, 16), torch.rand(rows, 1, 16, 16)
+
+
+def sentences(rows):
+    return ["a cat sat"] * rows, ["a dog sat"] * rows
+
+
+def answers(rows):
+    return (
+        [{"prediction_text": "a cat", "id": str(i)} for i in range(rows)],
+        [{"answers": {"answer_start": [0], "text": ["a dog"]}, "id": str(i)} for i in range(rows)],
+    )
+
+
+def groups(rows):
+    return torch.rand(2 * rows), torch.arange(2 * rows) % 2, torch.arange(2 * rows) // 2 % 2
+
+
+def panoptic(rows):
+    categories = torch.tensor([0, 6]).expand(rows, 3, 2)
+    both = torch.stack([categories, torch.zeros_like(categories)], -1)
+    return both, both.flip(2)
+
+
+def one_category(rows):
+    target = torch.tensor([3, 0]).expand(rows, 3, 2, 2)
+    return target, target
+
+
 def per_class():
     return cl.MulticlassRecall(CLASSES, average=None)
 
@@ -103,6 +140,9 @@ def multitask(member, **options):
 def same(x):
     return x
 
+
+# torchmetrics, about a setting that `_layout` knows to have no effect
+pytestmark = pytest.mark.filterwarnings("ignore:The `reduction=none` will not have any effect")
 
 KNOWN = {
     # one number
@@ -121,6 +161,8 @@ KNOWN = {
     "log-auc-macro": (lambda: cl.MulticlassLogAUC(CLASSES, average="macro"), multiclass, ["m"]),
     "mean": (MeanMetric, one_value, ["m"]),
     "running-mean": (RunningMean, one_value, ["m"]),
+    "noise-ratio": (lambda: PeakSignalNoiseRatio(1.0), images, ["m"]),
+    "noise-ratio-that-reduces-nothing": (lambda: PeakSignalNoiseRatio(1.0, reduction="none"), images, ["m"]),
     # one number for each class, label or output
     "accuracy-per-class": (lambda: cl.MulticlassAccuracy(CLASSES, average=None), multiclass, EACH),
     "accuracy-none-string": (lambda: cl.MulticlassAccuracy(CLASSES, average="none"), multiclass, EACH),
@@ -191,7 +233,22 @@ KNOWN = {
     ),
     "running-per-class": (lambda: Running(per_class(), window=2), multiclass, EACH),
     "transformed-per-class": (lambda: LambdaInputTransformer(per_class(), transform_pred=same), multiclass, EACH),
+    "panoptic-per-category": (lambda: PanopticQuality({0}, {6}, return_per_class=True), panoptic, ["m/0", "m/6"]),
+    "panoptic-one-category": (lambda: PanopticQuality({3}, set(), return_per_class=True), one_category, ["m/3"]),
     # dicts
+    "rouge": (
+        lambda: ROUGEScore(rouge_keys="rougeL"),
+        sentences,
+        ["m/rougeL_fmeasure", "m/rougeL_precision", "m/rougeL_recall"],
+    ),
+    "squad": (SQuAD, answers, ["m/exact_match", "m/f1"]),
+    "fairness": (lambda: cl.BinaryFairness(2), groups, ["m/DP", "m/EO"]),
+    "group-rates": (lambda: cl.BinaryGroupStatRates(2), groups, []),
+    "transformed-collection": (
+        lambda: LambdaInputTransformer(MetricCollection({"r": cl.MulticlassRecall(CLASSES), "e": per_class()}), same),
+        multiclass,
+        ["m/e/0", "m/e/1", "m/e/2", "m/r"],
+    ),
     "min-max": (lambda: MinMaxMetric(cl.MulticlassRecall(CLASSES)), multiclass, ["m/raw", "m/max", "m/min"]),
     "bootstrap": (lambda: boot(cl.MulticlassRecall(CLASSES)), multiclass, ["m/mean", "m/std"]),
     "bootstrap-all": (
@@ -243,6 +300,12 @@ KNOWN = {
     "stat-scores": (lambda: cl.MulticlassStatScores(CLASSES, average=None), multiclass, []),
     "stat-scores-binary": (cl.BinaryStatScores, binary, []),
     "cat": (CatMetric, one_value, []),
+    "p-value": (lambda: rg.KendallRankCorrCoef(t_test=True), values, []),
+    "p-values": (lambda: rg.KendallRankCorrCoef(t_test=True, num_outputs=2), two_outputs, []),
+    "noise-ratio-of-all": (lambda: PeakSignalNoiseRatio(1.0, dim=(1, 2, 3), reduction="none"), images, []),
+    "structure-and-image": (lambda: StructuralSimilarityIndexMeasure(return_full_image=True), images, []),
+    "sentences": (lambda: TranslationEditRate(return_sentence_level_score=True), sentences, []),
+    "panoptic-three-numbers": (lambda: PanopticQuality({0}, {6}, return_sq_and_rq=True), panoptic, []),
     "samplewise": (
         lambda: cl.MulticlassAccuracy(CLASSES, average="macro", multidim_average="samplewise"),
         sequences,
@@ -331,13 +394,21 @@ def test_the_background_takes_its_name_with_it():
 
 
 @pytest.mark.parametrize(
-    "metric",
-    [cl.BinaryFairness(2), cl.BinaryGroupStatRates(2), SQuAD()],
-    ids=["fairness", "group-rates", "squad"],
+    ("task", "names"),
+    [("demographic_parity", ["m/DP"]), ("equal_opportunity", ["m/EO"]), ("all", ["m/DP", "m/EO"])],
 )
-def test_a_dict_with_keys_that_no_setting_tells_is_not_promised_as_one_number(metric):
-    """A metric that always returns a dict logs nothing under its bare name, and so promises nothing there."""
-    assert "m" not in scalar_names(expected("m", layout_of(metric)))
+@pytest.mark.filterwarnings("ignore:The task demographic_parity does not require a target")
+def test_fairness_has_one_key_a_task_whichever_groups_are_the_extremes(task, names):
+    """torchmetrics names the groups in the key, which then changes by epoch: here they are a value, counted by hand."""
+    metric = cl.BinaryFairness(2, task=task)
+    for preds, extremes in (([1, 1, 1, 0], "1_0"), ([1, 0, 1, 1], "0_1")):
+        metric.reset()
+        metric.update(torch.tensor(preds), torch.ones(4, dtype=torch.int), torch.tensor([0, 0, 1, 1]))
+        entries = flatten("m", layout_of(metric), metric.compute())
+        assert {e.name: e.value.item() for e in entries if e.is_scalar} == dict.fromkeys(names, 0.5)
+        assert scalar_names(expected("m", layout_of(metric))) == names
+        found = {e.name: e.value for e in entries if not e.is_scalar}
+        assert found == {"m/groups": [f"{name[2:]}_{extremes}" for name in names]}
 
 
 class Mine(Metric):
@@ -376,6 +447,45 @@ def test_a_users_own_metric_is_read_by_the_same_settings(settings, layout):
     for name, value in settings.items():
         setattr(metric, name, value)
     assert layout_of(metric) == layout
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [BERTScore, InceptionScore, KernelInceptionDistance, PerceptualPathLength],
+)
+def test_tuples_and_dicts_of_rows_are_arrays(cls):
+    """Classes that not every installation has are known by their name; their ``__init__`` asks for packages."""
+    assert layout_of(cls.__new__(cls)) == Array()
+
+
+def test_a_metric_that_computes_something_else_than_its_base_is_not_taken_for_it():
+    """A user's subclass with a ``compute`` of its own is a metric of the user's own."""
+
+    class Mean(KernelInceptionDistance):
+        def compute(self):
+            return super().compute()[0]
+
+    assert layout_of(Mean.__new__(Mean)) == Scalar(known=False)
+
+
+def overlap(**settings):
+    """An IntersectionOverUnion with its settings alone; its ``__init__`` asks for torchvision."""
+    metric = IntersectionOverUnion.__new__(IntersectionOverUnion)
+    metric.__dict__.update(settings)
+    return metric
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"), [(None, ["3", "0"]), (["a", "b", "c", "d"], ["d", "a"])], ids=["indices", "names"]
+)
+def test_overlap_of_boxes_is_named_by_class(names, labels):
+    """torchmetrics writes ``iou/cl_3``: the class that was seen has its own name, as in every other metric."""
+    layout = layout_of(overlap(class_metrics=True))
+    value = {"iou": torch.tensor(0.5), "iou/cl_3": torch.tensor(0.25), "iou/cl_0": torch.tensor(0.75)}
+    entries = flatten("m", layout, value, names)
+    assert [entry.name for entry in entries] == ["m/iou", *(f"m/iou/{label}" for label in labels)]
+    assert [entry.value.item() for entry in entries] == [0.5, 0.25, 0.75]
+    assert scalar_names(expected("m", layout)) == ["m/iou"]
 
 
 def mean_ap(**settings):

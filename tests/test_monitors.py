@@ -23,9 +23,18 @@ class Open(Metric):
         return {"late": tensor(1.0)}
 
 
+class Unsized(Open):
+    """Returns one number for each class, of which no setting tells how many there are."""
+
+    num_classes, average = None, None
+
+    def compute(self):
+        return tensor([1.0, 2.0])
+
+
 class Mine(Lit):
     def configure_metrics(self):
-        return {"acc": MulticlassAccuracy(CLASSES), "open": Open()}
+        return {"acc": MulticlassAccuracy(CLASSES), "open": Open(), "unsized": Unsized()}
 
 
 class Watch(Callback):
@@ -65,6 +74,23 @@ def test_a_misspelt_monitor_of_training_is_said_before_the_first_step(trainer, t
     with pytest.warns(MetricMixinWarning, match=said) as caught, pytest.raises(Exception, match="train/ac"):
         run.fit(Mine(), loader(), loader())
     assert len(monitors_of(caught)) == 1
+
+
+def test_a_misspelt_monitor_of_training_costs_no_step(trainer, tmp_path):
+    """Our own steps log, which is no reason to wait for the user's: it is said before the first batch."""
+
+    class Counts(Mine):
+        steps = 0
+
+        def forward(self, x):
+            Counts.steps += 1
+            return super().forward(x)
+
+    keep = ModelCheckpoint(tmp_path, monitor="train/ac", mode="max", save_on_train_epoch_end=True)
+    run = trainer(callbacks=[keep], enable_checkpointing=True, num_sanity_val_steps=0)
+    with pytest.raises(MetricMixinWarning, match="'train/ac'"):  # warnings are errors here
+        run.fit(Counts(), loader(), loader())
+    assert Counts.steps == 0
 
 
 def test_a_misspelt_monitor_of_a_scheduler(trainer):
@@ -112,6 +138,14 @@ def test_a_key_that_exists_sets_nothing_off(trainer, monitor):
 
     stop = EarlyStopping(monitor, mode="max", patience=50)
     trainer(callbacks=[stop]).fit(Logs(), loader(), loader())  # a warning would be an error here
+    assert stop.best_score.isfinite()
+
+
+@pytest.mark.parametrize("monitor", ["train/open/late", "train/unsized/1"])
+def test_a_key_that_only_a_value_tells_sets_nothing_off(trainer, monitor):
+    """Before the first training step, keys below a dict and those of an unknown number of classes are not judged."""
+    stop = EarlyStopping(monitor, mode="max", patience=50, check_on_train_epoch_end=True)
+    trainer(callbacks=[stop]).fit(Mine(), loader(), loader())  # a warning would be an error here
     assert stop.best_score.isfinite()
 
 

@@ -20,7 +20,15 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MulticlassROC,
 )
-from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper, Running
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.wrappers import (
+    BootStrapper,
+    ClasswiseWrapper,
+    LambdaInputTransformer,
+    MultioutputWrapper,
+    MultitaskWrapper,
+    Running,
+)
 
 from metric_mixin import (
     ComputeError,
@@ -543,3 +551,32 @@ def test_a_collection_inside_of_a_wrapper_groups_no_metrics_by_values():
     for preds in (tensor([0.1, 0.95]), tensor([0.6, 0.7])):
         stage.update({"a": preds}, {"a": tensor([0, 1]) if preds[0] < 0.5 else tensor([1, 1])})
     assert stage.compute() == {"tasks/a/low": tensor(1.0), "tasks/a/high": tensor(0.5)}
+
+
+class Net(nn.Module):
+    """A network that two metrics use."""
+
+    num_features = 2
+
+    def forward(self, x):
+        return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], 1)
+
+
+def test_a_network_that_two_metrics_use_stays_one():
+    """Metrics are cloned where one object would count its rows twice; a network keeps no rows and is not copied."""
+    net = Net()
+    stage = StageMetrics({name: FrechetInceptionDistance(net, normalize=True) for name in ("a", "b")})
+    assert stage["a"].inception is stage["b"].inception is net
+    metric = FrechetInceptionDistance(net, normalize=True)
+    twice = StageMetrics({"a": metric, "b": metric})
+    assert twice["a"] is not twice["b"]
+
+
+def test_a_reset_reaches_the_metric_in_an_input_transformer():
+    """torchmetrics 1.7 does not reset it: the second epoch then counted the first one's rows as well, 0.5 for 0."""
+    stage = StageMetrics({"a": LambdaInputTransformer(BinaryAccuracy(), lambda preds: 1 - preds)})
+    stage.update(tensor([0.0]), tensor([1]))
+    assert stage.compute()["a"] == 1
+    stage.reset()
+    stage.update(tensor([1.0]), tensor([1]))
+    assert stage.compute()["a"] == 0
