@@ -6,7 +6,8 @@ The way of the data, a file a step:
 2. ``_step``, ``_inputs``, ``_padding``: a batch -> what metrics and loss take, without rows that a sampler repeats
 3. ``_stage``, ``_loss``: inputs -> states -> values (``_groups``, ``_sharing``: who shares a state; ``_labels``,
    ``_precision``: inputs as they are counted; ``_collection``: under any name)
-4. ``_record``, ``_merge``: one stage over its dataloaders, and all their rows together
+4. ``_record``, ``_sync``, ``_merge``: one stage over its dataloaders; states of all ranks, and of all dataloaders, as one
+   (``_signature``: what ranks compare before)
 5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left
 6. ``_best``, ``_log``, ``_pictures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
    (``_figures``: a value -> a picture; ``_history``: its course over epochs; ``_paths``: a key -> a folder)
