@@ -33,7 +33,7 @@ def save(module: Any, checkpoint: dict[str, Any]) -> None:
         "epoch": epoch,
         "batches": batches,
         "best": recorder.best.to_checkpoint(),
-        "class_names": None if recorder.class_names is None else list(recorder.class_names),
+        "class_names": None if recorder.class_names.known is None else list(recorder.class_names.known),
         "extremes": {stage: extremes_of(record) for stage, record in recorder.stages.items()},
         "train": ranks,
         "whole": whole,
@@ -66,8 +66,8 @@ def load(module: Any, checkpoint: dict[str, Any]) -> None:
         return
     entry = checked_entry(checkpoint)
     recorder = module._metric_recorder
-    if entry is not None and entry.get("class_names") is not None and recorder.class_names is None:
-        recorder.class_names = tuple(entry["class_names"])
+    if entry is not None and entry.get("class_names") is not None and recorder.class_names.known is None:
+        recorder.class_names.known = tuple(entry["class_names"])
         for stage in recorder.stages:
             recorder.describe(module, stage)
     trainer = trainer_of(module)
