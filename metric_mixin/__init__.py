@@ -13,9 +13,9 @@ The way of the data, a file a step:
    (``_figures``: a value -> a picture; ``_history``: its course over epochs; ``_paths``: a key -> a folder)
 7. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
 
-Beside it: ``_options`` (every option), ``_patterns`` (what an option's patterns match), ``_recorder`` (what one module declared and found), ``_trainer`` (what the
-running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and ``_monitors`` (mistakes in a class,
-a hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
+Beside it: ``_options`` and ``_patterns`` (every option, and what it matches), ``_recorder`` (what one module declared
+and found), ``_trainer`` (what the running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and
+``_monitors`` (mistakes in a class, a hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
 """
 
 from metric_mixin._errors import (
