@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat, dim_zero_mean
 from torchmetrics.wrappers import Running
 
 
@@ -64,12 +64,16 @@ def _merge_windows(merged: Running, sources: Sequence[Running]) -> None:
 
 def merged_state(states: Sequence[Any], reduce: Any) -> Any:
     """Merge one state; ``reduce`` is what the metric gave as ``dist_reduce_fx``."""
-    if isinstance(states[0], list):
-        joined = [item for state in states for item in state]
+    if any(isinstance(state, list) for state in states):
+        joined = [item for state in states for item in (state if isinstance(state, list) else [state])]
         return joined if reduce is None or reduce is dim_zero_cat or not joined else reduce(joined)
     if len(states) == 1:
         return states[0].clone()
+    if reduce is dim_zero_cat:
+        return dim_zero_cat(list(states))
     shape = max((state.shape for state in states), key=len)  # of one value torchmetrics 1.7 drops a dimension at times
     stacked = torch.stack([state.to(states[0].device).reshape(shape) for state in states])
+    if reduce is dim_zero_mean and not stacked.is_floating_point() and not stacked.is_complex():
+        stacked = stacked.float()  # torch has no mean of integers
     reduced: Tensor = stacked if reduce is None else reduce(stacked)
     return reduced
