@@ -1,7 +1,8 @@
 """States of one metric from several places -> one state, by the metric's own reductions; as if it had seen all rows.
 
 Sources: ``Metric._sync_dist`` (torchmetrics 1.9.0), whose semantics of reductions this keeps: tensors are stacked and
-reduced, lists are joined, in the order of the places.
+reduced, lists are joined, in the order of the places. It is left where it raises or loses rows: an average of integers
+is a float, and ``"cat"`` joins tensors of rows, and lists with tensors, as it joins lists.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torchmetrics.wrappers import Running
 def merge_into(merged: Metric, parts: Sequence[Metric]) -> None:
     """Give ``merged`` the state of all of ``parts``, which were made alike and have each seen rows.
 
-    Metrics that they wrap are merged likewise. States keep dtype and device of the first part.
+    Metrics that they wrap are merged likewise. States keep dtype and device of the first part, averages of
+    integers excepted.
     """
     modules = [dict(part.named_modules()) for part in parts]
     for path, target in merged.named_modules():
