@@ -23,10 +23,10 @@ def settings_of(metric: Metric) -> dict[str, str]:
     Settings are the public attributes that are numbers, strings, dtypes, tensors, ``None`` or sequences of such.
 
     Examples:
-        >>> from torchmetrics.classification import BinaryAccuracy
-        >>> words = settings_of(BinaryAccuracy(threshold=0.7))
-        >>> words[""], words[".threshold"], words[".tp"]
-        ('BinaryAccuracy', '0.7', 'torch.int64 of shape (), dim_zero_sum')
+        >>> from torchmetrics.classification import BinaryConfusionMatrix
+        >>> words = settings_of(BinaryConfusionMatrix(threshold=0.7))
+        >>> words[""], words[".threshold"], words[".confmat"]
+        ('BinaryConfusionMatrix', '0.7', 'torch.int64 of shape (2, 2), dim_zero_sum')
     """
     words: dict[str, str] = {}
     for path, module in metric.named_modules():
