@@ -1,7 +1,8 @@
 """States of one metric from several places -> one state, by the metric's own reductions; as if it had seen all rows.
 
 Sources: ``Metric._sync_dist`` (torchmetrics 1.9.0), whose semantics of reductions this keeps: tensors are stacked and
-reduced, lists are joined, in the order of the places.
+reduced, lists are joined, in the order of the places. It is left where it raises or loses rows: an average of integers
+is a float, and ``"cat"`` joins tensors of rows, and lists with tensors, as it joins lists.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat, dim_zero_mean
 from torchmetrics.wrappers import Running
 
 
 def merge_into(merged: Metric, parts: Sequence[Metric]) -> None:
     """Give ``merged`` the state of all of ``parts``, which were made alike and have each seen rows.
 
-    Metrics that they wrap are merged likewise. States keep dtype and device of the first part.
+    Metrics that they wrap are merged likewise. States keep dtype and device of the first part, averages of
+    integers excepted.
     """
     modules = [dict(part.named_modules()) for part in parts]
     for path, target in merged.named_modules():
@@ -64,12 +66,16 @@ def _merge_windows(merged: Running, sources: Sequence[Running]) -> None:
 
 def merged_state(states: Sequence[Any], reduce: Any) -> Any:
     """Merge one state; ``reduce`` is what the metric gave as ``dist_reduce_fx``."""
-    if isinstance(states[0], list):
-        joined = [item for state in states for item in state]
+    if any(isinstance(state, list) for state in states):
+        joined = [item for state in states for item in (state if isinstance(state, list) else [state])]
         return joined if reduce is None or reduce is dim_zero_cat or not joined else reduce(joined)
     if len(states) == 1:
         return states[0].clone()
+    if reduce is dim_zero_cat:
+        return dim_zero_cat(list(states))
     shape = max((state.shape for state in states), key=len)  # of one value torchmetrics 1.7 drops a dimension at times
     stacked = torch.stack([state.to(states[0].device).reshape(shape) for state in states])
+    if reduce is dim_zero_mean and not stacked.is_floating_point() and not stacked.is_complex():
+        stacked = stacked.float()  # torch has no mean of integers
     reduced: Tensor = stacked if reduce is None else reduce(stacked)
     return reduced

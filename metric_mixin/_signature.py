@@ -7,6 +7,7 @@ change what stands on the object.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,18 +33,19 @@ def settings_of(metric: Metric) -> dict[str, str]:
         if isinstance(module, Metric):
             at = f".{path}" if path else ""
             words[at] = type(module).__qualname__
-            for name, value in (vars(module) | dict(module._buffers)).items():
-                if (
-                    not name.startswith("_")
-                    and name not in module._defaults
-                    and name != "training"
-                    and _is_plain(value)
-                ):
-                    words[f"{at}.{name}"] = _in_words(value)
+            for name, value in plain_attributes(module):
+                words[f"{at}.{name}"] = _in_words(value)
             for name, default in module._defaults.items():
                 form = f"{default.dtype} of shape {tuple(default.shape)}" if isinstance(default, Tensor) else "list"
                 words[f"{at}.{name}"] = f"{form}, {getattr(module._reductions[name], '__name__', 'no reduction')}"
     return words
+
+
+def plain_attributes(metric: Metric) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of the public attributes that are no states, and are numbers, strings, tensors or such."""
+    for name, value in (vars(metric) | dict(metric._buffers)).items():
+        if not name.startswith("_") and name not in metric._defaults and name != "training" and _is_plain(value):
+            yield name, value
 
 
 def _is_plain(value: Any) -> bool:

@@ -28,13 +28,14 @@ from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mea
 from metric_mixin._errors import MetricMixinError, SyncError
 from metric_mixin._inputs import mapped
 from metric_mixin._merge import merged_state, set_updates, updates_of
+from metric_mixin._signature import plain_attributes
 
 Unit = Mapping[str, Metric]
 """Metrics by name that have one state: that of the first travels, and all get it. Only the first may wrap others."""
 
 
 class State(NamedTuple):
-    """What a metric has accumulated: the number of its updates, and its states by name."""
+    """What a metric has accumulated: the number of its updates, and attributes by name, its states above all."""
 
     updates: int
     states: dict[str, Any]
@@ -92,7 +93,7 @@ def synced(
         for unit in units:
             first = next(iter(unit.values()))
             for metric in unit.values():
-                stack.enter_context(computing_alone(metric))
+                stack.enter_context(_computing_anew_alone(metric))
                 for (_, leader), (_, module) in zip(_metrics_in(first), _metrics_in(metric), strict=True):
                     if (state := found.get(id(module), found.get(id(leader)))) is not None:
                         stack.enter_context(_with_state(module, state))
@@ -106,15 +107,21 @@ def compute_alone(metric: Metric) -> None:
 
 
 @contextmanager
-def computing_alone(metric: Metric) -> Iterator[None]:
-    """Inside, ``metric`` and those that it wraps compute from the states they have, without a collective."""
+def _computing_anew_alone(metric: Metric) -> Iterator[None]:
+    """Inside, ``metric`` and those that it wraps compute from the states they have, without a collective.
+
+    No value is kept: when one is asked for again, another rank may have had rows.
+    """
     kept = [(module, module.distributed_available_fn) for _, module in _metrics_in(metric)]
     try:
+        for module, _ in kept:
+            module._computed = None
         compute_alone(metric)
         yield
     finally:
         for module, available in kept:
             module.distributed_available_fn = available
+            module._computed = None
 
 
 def _no() -> bool:
@@ -132,13 +139,24 @@ def _with_state(metric: Metric, state: State) -> Iterator[None]:
 
 
 def _state_of(metric: Metric, names: Iterable[str]) -> State:
-    return State(updates_of(metric), {name: getattr(metric, name) for name in names})
+    return State(updates_of(metric), {name: getattr(metric, name, _ABSENT) for name in names})
 
 
 def _set_state(metric: Metric, state: State) -> None:
     for name, value in state.states.items():
-        setattr(metric, name, value)
+        if value is _ABSENT:
+            delattr(metric, name)
+        else:
+            setattr(metric, name, value)
     set_updates(metric, state.updates)
+
+
+_ABSENT = object()
+
+
+def _settings_there(metric: Metric) -> dict[str, Any]:
+    """Settings that are not ``None``. An update may have made some, as a ``num_classes`` that comes with the rows."""
+    return {name: value for name, value in plain_attributes(metric) if value is not None}
 
 
 def _metrics_in(metric: Metric) -> Iterator[tuple[str, Metric]]:
@@ -183,6 +201,7 @@ class _Exchange:
             if _takes_part(module) and not _syncs_itself(module)
             for state in module._defaults
         ]
+        self.reduced = list({id(slot.metric): slot.metric for slot in self.slots}.values())
 
     def modules(self) -> list[Metric]:
         """The metrics whose states travel, in the order of the exchange."""
@@ -192,7 +211,7 @@ class _Exchange:
         """Return the state of all ranks by the identity of the metric."""
         to_gather = [slot.value_to_gather() for slot in self.slots if slot.way == _GATHER]
         packed = _packed(to_gather, self.ranks.device) if to_gather else torch.zeros(0, dtype=torch.uint8)
-        layout = [slot.layout() for slot in self.slots]
+        layout = [*(slot.layout() for slot in self.slots), *(sorted(_settings_there(one)) for one in self.reduced)]
         header = [*_digest(sorted(self.about.items())), *_digest(layout), int(self.fault is not None), packed.numel()]
         headers: list[list[int]] = self.ranks.gather(torch.tensor(header)).tolist()
         *_, sizes = zip(*headers, strict=True)
@@ -202,19 +221,18 @@ class _Exchange:
 
     def _by_reducing(self, packed: Tensor, sizes: Sequence[int]) -> dict[int, State]:
         """States that a reduction takes, reduced; the others gathered and merged."""
-        modules = list({id(slot.metric): slot.metric for slot in self.slots}.values())
-        updates = torch.tensor([updates_of(module) for module in modules], dtype=torch.int64)
+        updates = torch.tensor([updates_of(metric) for metric in self.reduced], dtype=torch.int64)
         counts = [torch.tensor(self.sums, dtype=torch.int64), updates, (updates > 0).long()]
         (sums, updates, fed), integers = _cut(self.ranks.sum([*counts, *self._shares(_INTEGERS)], torch.int64), 3)
         self.sums = sums.tolist()
-        fed_ranks = dict(zip(map(id, modules), fed.tolist(), strict=True))
+        fed_ranks = dict(zip(map(id, self.reduced), fed.tolist(), strict=True))
         arrived = {
             _INTEGERS: iter(integers),
             _SUM: iter(self.ranks.sum(self._shares(_SUM), torch.float64)),
             _EXTREME: iter(self.ranks.largest(self._shares(_EXTREME))),
             _GATHER: iter(zip(*self.ranks.gather_packed(packed, sizes), strict=True) if max(sizes) else ()),
         }
-        found = {id(m): State(count, {}) for m, count in zip(modules, updates.tolist(), strict=True)}
+        found = {id(m): State(count, {}) for m, count in zip(self.reduced, updates.tolist(), strict=True)}
         for slot in self.slots:
             value = next(arrived[slot.way])
             if ranks := fed_ranks[id(slot.metric)]:
@@ -235,6 +253,7 @@ class _Exchange:
             "fault": None if self.fault is None else (type(self.fault), str(self.fault)),
             "sums": self.sums,
             "states": {name: tuple(_state_of(m, m._defaults)) for name, m in members if updates_of(m)},
+            "settings": {name: _settings_there(m) for name, m in members if updates_of(m)},
         }
         ranks = gathered(mine, self.about)
         _raise_faults([rank["fault"] for rank in ranks])
@@ -245,8 +264,13 @@ class _Exchange:
             states = {}
             for state, reduction in metric._reductions.items() if fed else ():
                 parts = {rank: one.states[state] for rank, one in fed.items()}
-                _raise_other_forms(f"state {state!r} of {name}", parts)
-                states[state] = merged_state([_on(metric.device, part) for part in parts.values()], reduction)
+                if reduction is not dim_zero_cat:
+                    _raise_other_forms(f"state {state!r} of {name}", parts)
+                states[state] = _merged(name, metric, state, list(parts.values()))
+            for rank in fed if not updates_of(metric) else ():
+                for setting, value in ranks[rank]["settings"][name].items():
+                    if states.get(setting, getattr(metric, setting, None)) is None:
+                        states[setting] = _on(metric.device, value)
             found[id(metric)] = State(sum(one.updates for one in fed.values()), states)
         self.sums = [sum(numbers) for numbers in zip(*(rank["sums"] for rank in ranks), strict=True)]
         return found
@@ -274,7 +298,8 @@ class _Slot:
 
     def layout(self) -> tuple[Any, ...]:
         """What must be alike on all ranks for states to be reduced, or merged, as they are."""
-        form = (self.value.dtype, tuple(self.value.shape)) if isinstance(self.value, Tensor) else ()
+        joined = self.reduction is dim_zero_cat or not isinstance(self.value, Tensor)
+        form = () if joined else (self.value.dtype, tuple(self.value.shape))
         return self.name, self.state, self.way, form
 
     def share(self) -> Tensor:
@@ -285,20 +310,29 @@ class _Slot:
         return -value if self.reduction is dim_zero_min else value
 
     def value_to_gather(self) -> Any:
-        """This rank's state as it is, but a list that will be joined as one tensor; ``None`` where it has no rows."""
-        if not updates_of(self.metric):
-            return None
-        joins = self.reduction is dim_zero_cat and isinstance(self.value, list) and len(self.value) > 1
-        return [dim_zero_cat(self.value)] if joins else self.value
+        """This rank's state; ``None`` where it has no rows."""
+        return self.value if updates_of(self.metric) else None
 
     def value_of_all(self, value: Any, ranks: int) -> Any:
         """The state of all ranks, from what arrived; ``ranks`` is how many of them have rows."""
         if self.way == _GATHER:
-            parts = [_on(self.metric.device, part) for part in value if part is not None]
-            return merged_state(parts, self.reduction)
+            return _merged(self.name, self.metric, self.state, [part for part in value if part is not None])
         value = value / ranks if self.reduction is dim_zero_mean else value
         value = -value if self.reduction is dim_zero_min else value
         return value.to(self.value.device, torch.int64 if self.way == _INTEGERS else self.value.dtype)
+
+
+def _merged(name: str, metric: Metric, state: str, parts: Sequence[Any]) -> Any:
+    """One state of all ranks that have rows, on the device where one process would keep it."""
+    lists_on_cpu = metric.compute_on_cpu and any(isinstance(part, list) for part in parts)
+    device = torch.device("cpu") if lists_on_cpu else metric.device
+    try:
+        return merged_state([_on(device, part) for part in parts], metric._reductions[state])
+    except Exception as error:  # of the reduction, which may be anybody's
+        raise SyncError(
+            f"Cannot reduce state {state!r} of {name} ({type(metric).__name__}) over the ranks: "
+            f"{type(error).__name__}: {error}. Give `add_state` a `dist_reduce_fx` that takes what this state is."
+        ) from error
 
 
 class _Ranks:
@@ -424,16 +458,21 @@ _ALIGNED = 16  # bytes: no dtype has more
 
 
 class _Packer(pickle.Pickler):
-    """Pickles containers, and keeps tensors aside."""
+    """Pickles containers, and keeps tensors aside; those of a list, which may be very many, as one."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.tensors: list[Tensor] = []
 
     def persistent_id(self, value: Any) -> Any:
-        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+        if _is_dense(value):
             self.tensors.append(value.detach())
             return value.dtype, tuple(value.shape)
+        if type(value) is list and len(value) > 1 and all(map(_is_dense, value)):
+            kinds = {(tensor.dtype, tensor.device) for tensor in value}
+            if len(kinds) == 1:
+                self.tensors.append(torch.cat([tensor.detach().reshape(-1) for tensor in value]))
+                return value[0].dtype, [tuple(tensor.shape) for tensor in value]
         return None
 
 
@@ -444,11 +483,18 @@ class _Unpacker(pickle.Unpickler):
         super().__init__(file)
         self.payload = payload
 
-    def persistent_load(self, form: Any) -> Tensor:
+    def persistent_load(self, form: Any) -> Any:
         dtype, shape = form
-        size = torch.Size(shape).numel() * dtype.itemsize
+        shapes = shape if isinstance(shape, list) else [shape]
+        counts = [torch.Size(one).numel() for one in shapes]
+        size = sum(counts) * dtype.itemsize
         mine, self.payload = self.payload[:size], self.payload[_padded(size) :]
-        return mine.view(dtype).reshape(shape)
+        parts = [part.reshape(one) for part, one in zip(torch.split(mine.view(dtype), counts), shapes, strict=True)]
+        return parts if isinstance(shape, list) else parts[0]
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
 
 
 def _packed(value: Any, device: torch.device) -> Tensor:

@@ -59,6 +59,8 @@ class Kept(Metric):
         self.add_state("least", tensor(torch.inf), dist_reduce_fx="min")
         self.add_state("most", tensor(-torch.inf), dist_reduce_fx="max")
         self.add_state("constant", tensor(0.0), dist_reduce_fx="mean")
+        self.add_state("number", tensor(0), dist_reduce_fx="mean")
+        self.add_state("grown", torch.zeros(0), dist_reduce_fx="cat")
         self.add_state("farthest", tensor(0.0), dist_reduce_fx=_farthest)
         self.add_state("joined", [], dist_reduce_fx="cat")
         self.add_state("listed", [], dist_reduce_fx=None)
@@ -68,6 +70,8 @@ class Kept(Metric):
         self.least = torch.minimum(self.least, preds.min())
         self.most = torch.maximum(self.most, preds.max())
         self.constant = tensor(4.0)
+        self.number = tensor(6)
+        self.grown = torch.cat([self.grown, preds])
         self.farthest = _farthest(torch.cat([self.farthest[None], preds]))
         self.joined.append(preds)
         self.listed.append(target)
@@ -75,7 +79,12 @@ class Kept(Metric):
     def compute(self):
         joined, listed = torch.cat(self.joined), torch.cat(self.listed)
         return torch.cat(
-            [torch.stack([self.total, self.least, self.most, self.constant, self.farthest]), joined, listed]
+            [
+                torch.stack([self.total, self.least, self.most, self.constant, self.farthest, self.number]),
+                self.grown,
+                joined,
+                listed,
+            ]
         )
 
 

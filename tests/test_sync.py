@@ -27,6 +27,7 @@ from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
     MulticlassConfusionMatrix,
+    MulticlassExactMatch,
     MulticlassF1Score,
     MulticlassHingeLoss,
     MulticlassPrecision,
@@ -37,7 +38,7 @@ from torchmetrics.retrieval import RetrievalMAP
 from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper
 
 from metric_mixin import StageMetrics, SyncError
-from metric_mixin._sync import _Exchange, _packed, _unpacked
+from metric_mixin._sync import _Exchange, _merged, _packed, _unpacked
 from metric_mixin.testing import run_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*will save all targets and predictions")
@@ -146,6 +147,73 @@ class Range(Metric):
         return self.range + self.seen
 
 
+class Scores(Metric):
+    """A list of numbers, which counts them: those of a text metric's sentences."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+
+    def update(self, x, y):
+        self.scores.extend(x[:, 0])
+
+    def compute(self):
+        return torch.stack(self.scores).sum() / len(self.scores)
+
+
+class Grown(Metric):
+    """A tensor that grows, or a list that becomes one."""
+
+    full_state_update = False
+
+    def __init__(self, default):
+        super().__init__()
+        self.add_state("rows", default=default, dist_reduce_fx="cat")
+
+    def update(self, x, y):
+        rows = self.rows if isinstance(self.rows, list) else [self.rows]
+        self.rows = torch.cat([*rows, x]) if rows else [x]
+
+    def compute(self):
+        return torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
+
+
+class Nested(Metric):
+    """A list of tuples of tensors of several dtypes; lists of lists torchmetrics cannot hash."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("batches", default=[], dist_reduce_fx=None)
+
+    def update(self, x, y):
+        self.batches.append((x.sum(), y, (x,)))
+
+    def compute(self):
+        return [(one, labels.double(), rows[0]) for one, labels, rows in self.batches]
+
+
+class Late(Metric):
+    """Settings that come with the first rows, and are no states."""
+
+    full_state_update = False
+    classes = None
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("total", default=tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, x, y):
+        self.classes, self.dtype_of_rows = x.shape[1], x.dtype
+        self.total += x[:, 0].sum()
+
+    def compute(self):
+        return (self.total / self.classes).to(self.dtype_of_rows)
+
+
 def multiclass(x, y):
     return x, y
 
@@ -205,6 +273,17 @@ METRICS = {
     "data-range": (lambda: PeakSignalNoiseRatio(data_range=1.0), values),
     "mean-state": (Range, multiclass),
     "tuples": (Pairs, multiclass),
+    "scores": (Scores, multiclass),
+    "grown-list": (lambda: Grown([]), multiclass),
+    "grown-tensor": (lambda: Grown(torch.zeros(0, C)), multiclass),
+    "nested": (Nested, multiclass),
+    "late": (Late, multiclass),
+    "integers-averaged": (
+        lambda: MulticlassExactMatch(C, multidim_average="samplewise"),
+        lambda x, y: (y[:, None].repeat(1, 4), (x[:, :1] > torch.arange(4) / 8).long()),
+    ),
+    "no-elements": (lambda: Fold(torch.zeros(0), "sum", "plus"), multiclass),
+    "on-cpu": (lambda: CatMetric(compute_on_cpu=True), one),
     "custom-reduction": (Custom, multiclass),
     "bool": (lambda: Fold(tensor(False), "max", "either"), multiclass),
     "uint8": (lambda: Fold(tensor(0, dtype=torch.uint8), "sum", "plus"), lambda x, y: (x * 0.01, y)),
@@ -224,6 +303,8 @@ METRICS = {
         tasks,
     ),
     "composition": (lambda: MulticlassAccuracy(C) + MulticlassPrecision(C) * 2, multiclass),
+    "constants": (lambda: 3 - SumMetric() / tensor([1.0, 2.0]), one),
+    "one-twice": (lambda: (lambda metric: metric + metric)(SumMetric()), one),
 }
 
 
@@ -318,11 +399,15 @@ def test_the_values_of_splits_differ_from_means_of_ranks():
     assert torch.stack(parts).mean() != reference("micro", "uneven")
 
 
+UNLIKE = ("widening", "late")
+"""Metrics that differ on a rank without rows, which takes an exchange to the gather of everything."""
+
+
 def both_paths(rank):
     """The states that reductions give and those that a gather of everything gives, by metric, path and state."""
     found = {}
     for split in ("uneven", "empty-rank"):
-        stages = [StageMetrics({name: make()}) for name, (make, _) in METRICS.items() if name != "widening"]
+        stages = [StageMetrics({name: make()}) for name, (make, _) in METRICS.items() if name not in UNLIKE]
         for stage in stages:
             x, y = data()
             if rows := SPLITS[split][rank]:
@@ -491,10 +576,19 @@ def different(rank):
             stage.compute()
         except Exception as error:
             found[name] = type(error).__name__, str(error)
+    stage = StageMetrics({"a": Fold(tensor(0.0), refused, "plus")})
+    stage.update(*data())
+    with pytest.raises(SyncError) as caught:
+        stage.compute()
+    found["reduction"] = "SyncError", str(caught.value)
     stage = StageMetrics({"a": Shaped()})
     if rank:
         stage.update(torch.ones(3).double())
     return found, stage.compute()["a"]
+
+
+def refused(states):
+    raise IndexError("no such dimension")
 
 
 def test_ranks_that_differ_get_the_same_error_that_says_who_differs_in_what():
@@ -508,6 +602,8 @@ def test_ranks_that_differ_get_the_same_error_that_says_who_differs_in_what():
         assert all(words in first[name][1] for words in wanted), first[name]
     assert "state 'total' of metric 'a' is torch.float32 of shape (2,) on rank 0, " in first["shape"][1]
     assert "torch.float64 of shape (2,) on rank 1" in first["dtype"][1]
+    reduction = first.pop("reduction")[1]
+    assert "Cannot reduce state 'value' of metric 'a' (Fold) over the ranks: IndexError: no such dimension" in reduction
     assert all("Every rank must declare the same metrics" in message for _, message in first.values())
     assert value == other == 3
 
@@ -637,6 +733,59 @@ def test_each_rank_goes_on_with_its_own_rows():
             assert len(found[i]["rows"]) == len(rows)
         assert kept == own
         assert last == float(x[0].argmax() == y[0])
+
+
+def one_goes_on(rank):
+    """Values before and after rank 0 alone had another row, and without a mixin's epoch in between."""
+    stage = StageMetrics({"sum": SumMetric(), "rows": CatMetric()})
+    stage.update(tensor(rank + 1.0))
+    before = stage.compute()
+    if rank == 0:
+        stage.update(tensor(10.0))
+    after = stage.compute()
+    return before, after, stage["sum"].sum_value.item(), stage["sum"].compute().item()
+
+
+def test_a_rank_without_new_rows_computes_anew():
+    """Ranks have 1 and 2, then 11 and 2; the metric itself keeps its own, and syncs by itself on every rank."""
+    for rank, (before, after, own, by_itself) in enumerate(run_ranks(one_goes_on)):
+        assert before["sum"] == 3
+        assert before["rows"].tolist() == [1, 2]
+        assert after["sum"] == 13
+        assert after["rows"].tolist() == [1, 10, 2]
+        assert own == [11, 2][rank]
+        assert by_itself == 13
+
+
+def in_inference_mode(rank):
+    stage = StageMetrics({"acc": micro(), "rows": Grown([]), "scores": Scores()})
+    x, y = data()
+    with torch.inference_mode():
+        stage.update(x[rank::2], y[rank::2])
+        found = stage.compute()
+    stage.reset()
+    stage.update(x[rank : rank + 1], y[rank : rank + 1])
+    return found, stage.compute()
+
+
+def test_states_of_inference_mode_are_exchanged_in_it():
+    """H7: as Lightning's validation does; afterwards the metrics are updated outside of it."""
+    x, y = data()
+    right = x.argmax(1) == y
+    for found, last in run_ranks(in_inference_mode):
+        assert found["acc"].item() == pytest.approx(right.float().mean().item())
+        assert found["rows"].tolist() == [*x[::2].tolist(), *x[1::2].tolist()]
+        assert found["scores"].item() == pytest.approx(x[:, 0].mean().item())
+        assert last["acc"].item() == pytest.approx(right[:2].float().mean().item())
+        assert last["rows"].tolist() == x[:2].tolist()
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["compute-on-cpu", "on-its-device"])
+def test_lists_that_a_metric_keeps_on_the_cpu_stay_there(on_cpu):
+    """What arrived goes to the metric's device (here one without data), but lists of ``compute_on_cpu`` do not."""
+    metric = CatMetric(compute_on_cpu=on_cpu).to("meta")
+    merged = _merged("metric 'm'", metric, "value", [[torch.ones(2)], [torch.ones(1)]])
+    assert [part.device.type for part in merged] == ["cpu" if on_cpu else "meta"] * 2
 
 
 # Bytes
