@@ -59,6 +59,7 @@ def begin_batch(module: Any, stage: Stage, batch: Any, index: int, loader: int |
     if stage == "train":
         recorder.last_batch = None
         enter_train_epoch(module)
+        recorder.stage(module, stage).batch_rows = rows_of_batch(None, index, batch)
         return
     record = recorder.stage(module, stage)
     record.running = loader
@@ -215,7 +216,7 @@ def _report(trainer: Any | None, module: Any, stage: Stage, keyed: Keyed) -> Met
         stage=stage,
         epoch=None if trainer is None else trainer.current_epoch,
         step=None if trainer is None else _step(trainer, module, stage),
-        values=report_values(keyed, recorder.best.epochs()),
+        values=report_values(keyed, recorder.epochs_of_best(module, stage)),
         rows=recorder.stages[stage].rows,
     )
 

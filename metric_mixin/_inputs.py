@@ -47,17 +47,17 @@ def count_rows(target: Any, batch: Any) -> int:
     """
     pair = is_pair(batch)
     inputs = batch[0] if pair else None
-    rows = rows_of(target)
-    if isinstance(target, Mapping) and isinstance(inputs, Tensor) and rows not in (None, rows_of(inputs)):
+    rows = _rows(target)
+    if isinstance(target, Mapping) and isinstance(inputs, Tensor) and rows not in (None, _rows(inputs)):
         return _uncounted(target)  # boxes of one image, say
     if rows is None and _of_tensors(target):
         rows = _rows_of_tensors(target, inputs)
     if rows is None:
-        rows = rows_of(inputs)
+        rows = _rows(inputs)
     if rows is None and not pair and _of_tensors(batch):
         rows = _rows_of_tensors(batch, None)
     elif rows is None and not pair and not isinstance(batch, tuple):
-        rows = rows_of(batch)
+        rows = _rows(batch)
     return _uncounted(target) if rows is None else rows
 
 
@@ -68,12 +68,11 @@ def _uncounted(target: Any) -> NoReturn:
     )
 
 
-def rows_of(value: Any) -> int | None:
-    """Return the rows of one value, or ``None`` where it does not tell: tensors in a list may be rows or parts."""
+def _rows(value: Any) -> int | None:
     if isinstance(value, Tensor):
         return value.shape[0] if value.ndim else 1
     if isinstance(value, Mapping):
-        counts = {rows_of(part) for part in value.values() if isinstance(part, Tensor | list | tuple)}
+        counts = {_rows(part) for part in value.values() if isinstance(part, Tensor | list | tuple)}
         return counts.pop() if len(counts) == 1 else None
     if isinstance(value, str | bytes) or _of_tensors(value):
         return None
@@ -87,9 +86,9 @@ def _of_tensors(value: Any) -> bool:
 def _rows_of_tensors(target: Sequence[Any], inputs: Any) -> int | None:
     """Rows of several tensors that are either the parts of a batch or its rows; ``None`` where both may be."""
     if isinstance(inputs, Tensor):
-        return rows_of(inputs)
+        return _rows(inputs)
     parts = [*target, *(inputs if _of_tensors(inputs) else [])]
-    counts = {rows_of(part) for part in parts if isinstance(part, Tensor)}
+    counts = {_rows(part) for part in parts if isinstance(part, Tensor)}
     if _of_tensors(inputs) and len(inputs) == len(target):
         counts.add(len(target))  # as many inputs as targets: each may be a row
         return counts.pop() if len(counts) == 1 else len(target) if len(counts) > 2 else None

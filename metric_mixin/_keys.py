@@ -75,15 +75,12 @@ def expected(metric: str, layout: Layout, names: Sequence[str] | None = None) ->
     return list(_expected(metric, metric, layout, names))
 
 
-def check_distinct(keys: Iterable[tuple[str, str]]) -> None:
+def check_distinct(keys: Iterable[tuple[str, str]], remedy: str = "Rename one of them.") -> None:
     """Raise ``KeyCollisionError`` where two sources have one key; ``keys`` are pairs of key and source."""
     sources: dict[str, str] = {}
     for key, source in keys:
         if key in sources:
-            raise KeyCollisionError(
-                f"Two sources for the key {key!r}: {sources[key]} and {source}. "
-                "Rename one of them, or tell them apart in `metric_key`."
-            )
+            raise KeyCollisionError(f"Two sources for the key {key!r}: {sources[key]} and {source}. {remedy}")
         sources[key] = source
 
 
@@ -216,10 +213,12 @@ def _scalar(value: Any) -> Tensor | None:
     """A real number as a 0-d tensor, or ``None``."""
     if isinstance(value, Tensor):
         return value.reshape(()) if value.numel() == 1 and not value.is_complex() else None
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
     if not isinstance(value, Number) or (isinstance(value, Complex) and not isinstance(value, Real)):
         return None
     try:
-        return torch.tensor(value)
+        return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # a number that no dtype holds: fractions, 2**70
         return _as_float(value)
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection, regression, retrieval
 from torchmetrics import classification as c
 from torchmetrics.aggregation import BaseAggregator, CatMetric
 from torchmetrics.detection.mean_ap import MeanAveragePrecision
+from torchmetrics.metric import CompositionalMetric
 from torchmetrics.wrappers import (
     BootStrapper,
     ClasswiseWrapper,
@@ -25,6 +28,10 @@ from torchmetrics.wrappers import (
 from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 _NONE = (None, "none")
+
+_ELEMENTWISE = frozenset(
+    (torch.add, torch.sub, torch.mul, torch.true_divide, torch.floor_divide, torch.fmod, torch.pow, torch.abs)
+)
 
 _ARRAYS = frozenset(
     cls.compute
@@ -136,6 +143,8 @@ def layout_of(metric: Any) -> Layout:
     """
     if isinstance(metric, MetricCollection):
         return Fields({str(name): layout_of(member) for name, member in metric.items()})
+    if isinstance(metric, CompositionalMetric):
+        return _composition(metric)
     if type(metric) is ClasswiseWrapper:
         return _classwise(metric)
     if isinstance(metric, MinMaxMetric):
@@ -253,6 +262,21 @@ def _per_class(metric: Metric) -> tuple[int | None, int] | None:
         return None
     first = 0 if getattr(metric, "include_background", True) else 1
     return (int(classes) - first if isinstance(classes, int) and classes > 0 else None), first
+
+
+def _composition(metric: CompositionalMetric) -> Layout:
+    """Of numbers a number; of one value for each class, with numbers or its like, the same; else an array."""
+    if metric.op not in _ELEMENTWISE and getattr(metric.op, "__name__", "") != "_neg":
+        return Scalar(known=False)
+    operands: list[Any] = [one for one in (metric.metric_a, metric.metric_b) if one is not None]
+    if any(isinstance(one, Tensor) and one.numel() != 1 for one in operands):
+        return Scalar(known=False)
+    layouts = [layout_of(one) for one in operands if isinstance(one, Metric)]
+    numbers = [layout for layout in layouts if isinstance(layout, Scalar)]
+    others = [layout for layout in layouts if not isinstance(layout, Scalar)]
+    if not others:
+        return Scalar(known=all(layout.known for layout in numbers))
+    return others[0] if all(isinstance(one, PerLabel) and one == others[0] for one in others) else Array()
 
 
 def _classwise(metric: ClasswiseWrapper) -> Layout:

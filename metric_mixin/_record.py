@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
@@ -32,20 +31,14 @@ class Part:
     def __init__(self, metrics: StageMetrics) -> None:
         self.metrics = metrics
         self.loss = EpochLoss()
-        self._rows: Counter[str] | None = Counter()  # metric -> rows fed to it; None where they cannot be told
+        self.rows: int | None = 0  # of the batches since the last reset; None where they cannot be told
+        self._counted: object = None
 
-    def count_for_ranks(self) -> tuple[int, int, int]:
-        """Return the rows since the last reset, the most that any metric was fed; 1 if any, 1 if they are not known."""
-        rows = max(self._rows.values(), default=0) if self._rows is not None else 0
-        return rows, int(bool(self._rows)), int(self._rows is None)
-
-    def count(self, names: Iterable[str], rows: int | None) -> None:
-        """Take note of the rows of a batch, which were fed to the metrics of ``names``."""
-        if rows is None:
-            self._rows = None
-        elif self._rows is not None:
-            for name in names:
-                self._rows[name] += rows
+    def count(self, rows: int | None, batch: object) -> None:
+        """Take note of the rows of a batch of which something was fed; once, where ``batch`` tells it from others."""
+        if batch is None or batch is not self._counted:
+            self._counted = batch
+            self.rows = None if rows is None or self.rows is None else self.rows + rows
 
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
@@ -84,7 +77,7 @@ class Part:
     def reset(self) -> None:
         """Forget the rows."""
         self.metrics.reset()
-        self._rows = Counter()
+        self.rows, self._counted = 0, None
         with torch.inference_mode(False):
             self.loss.reset()
 
@@ -104,12 +97,12 @@ class StageRecord:
         count: How many dataloaders there are.
         running: Index of the dataloader whose batches come, ``None`` for a single one.
         shards: What each dataloader gives on this rank, once a batch came; ``None`` before.
-        batch_rows: Those of the batch that runs.
+        batch_rows: The rows of the batch that runs.
         visited: Indices of the dataloaders that gave a batch in this epoch, in order.
         layouts: What each metric returns.
         promised: Keys that class and settings promise.
         found: Keys as last computed.
-        rows: Dataloader to its number of rows, on all ranks, as last computed and where it is known.
+        rows: Dataloader to its number of rows on all ranks, as last computed; ``None`` where it is not known.
         logged_early: Whether ``log_metrics`` was called in this epoch.
         early: What it logged.
         described: Version of the metrics for which layouts and keys were found out.
@@ -130,7 +123,7 @@ class StageRecord:
         self.layouts: dict[str, Layout] = {}
         self.promised: Keyed = {}
         self.found: Keyed | None = None
-        self.rows: dict[Loader, int] = {}
+        self.rows: dict[Loader, int | None] = {}
         self.logged_early = False
         self.early: Keyed = {}
         self.described = -1
@@ -161,7 +154,7 @@ class StageRecord:
     def of_all_ranks(self, about: dict[str, str]) -> Iterator[None]:
         """Inside, each dataloader's part has the rows of all ranks; ``about`` is what must be the same on each."""
         parts = {loader: self.part(index) for index, loader in enumerate(self.labels())}
-        sums = [n for part in parts.values() for n in part.count_for_ranks()]
+        sums = [n for part in parts.values() for n in (part.rows or 0, int(part.rows is None))]
         with ExitStack() as stack:
             if several_ranks():
                 faults = [part.metrics.fault() for part in parts.values()]
@@ -170,11 +163,8 @@ class StageRecord:
                 sums = stack.enter_context(synced(units, about | self.metrics.declared(), sums, fault))
                 for part in parts.values():
                     stack.enter_context(part.metrics.left_alone())
-            self.rows = {
-                loader: rows
-                for loader, rows, counted, unknown in zip(parts, sums[::3], sums[1::3], sums[2::3], strict=True)
-                if counted and not unknown
-            }
+            counts = zip(parts, sums[::2], sums[1::2], strict=True)
+            self.rows = {loader: None if unknown else rows for loader, rows, unknown in counts}
             yield
 
     def pooled(self) -> Part:

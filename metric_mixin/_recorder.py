@@ -118,13 +118,16 @@ class Recorder:
             mode_of(key, mode, entry.path[len(entry.metric) + 1 :], self._metric_of(record, entry))
 
     def _promised(self, module: Any, stage: Stage, record: StageRecord) -> Iterator[Entry]:
-        loaders = record.labels()
-        if options_of(module).pooled and len(loaders) > 1:
-            loaders = [*loaders, None]
-        for loader in loaders:
+        for loader in self._loaders(module, record):
             for name, layout in record.layouts.items():
                 for entry in expected(name, layout, self.class_names.of(module, stage, name, layout)):
                     yield replace(entry, loader=loader)
+
+    @staticmethod
+    def _loaders(module: Any, record: StageRecord) -> list[Loader]:
+        """The dataloaders as ``metric_key`` gets them, and, where it is asked for, all of them together."""
+        loaders = record.labels()
+        return [*loaders, None] if options_of(module).pooled and len(loaders) > 1 else loaders
 
     def _keyed(self, module: Any, stage: Stage, entries: Iterable[Entry]) -> Keyed:
         """Put each entry under its key, and see that no two have the same."""
@@ -138,7 +141,7 @@ class Recorder:
         if other in self.stages:
             known = self.stages[other].known().items()
             others += [(key, _source(other, entry)) for key, entry in known if entry.is_scalar]
-        check_distinct([*sources, *others])
+        check_distinct([*sources, *others], "Rename one of them, or tell them apart in `metric_key`.")
         for key, source in sources:
             if key in self.user_keys:
                 raise _collision(key, source, self.user_keys[key])
@@ -149,7 +152,7 @@ class Recorder:
         """Take note, on its first batch, that a loss is fed: its keys are ours from now on."""
         record = self.stages[stage]
         record.loss_noted = True
-        entries = [Entry(RESERVED, RESERVED, None, None, loader=loader) for loader in record.labels()]
+        entries = [Entry(RESERVED, RESERVED, None, None, loader=loader) for loader in self._loaders(module, record)]
         record.promised = self._keyed(module, stage, [*entries, *record.promised.values()])
 
     def _tracked(self, module: Any, keyed: Keyed) -> list[tuple[str, str]]:
@@ -219,8 +222,8 @@ class Recorder:
         empty = [name for name in part.metrics.names() if name not in fed]
         on_error = self._warn_of_failure(stage) if options.on_error == "warn" else None
         values = dict(part.metrics.compute_values(fed, on_error))
-        if not sanity and (fed or not record.logged_early):
-            self._check_empty(stage, empty, options)
+        if not sanity and (fed or not record.logged_early) and part is not record.all_rows:
+            self._check_empty(stage, empty, options, loader)
         arrays = {(e.metric, e.name) for e in record.known().values() if not e.is_scalar}
         for name, layout in record.layouts.items():
             if name in values:
@@ -247,17 +250,23 @@ class Recorder:
                 result[key + SUFFIX] = Entry(name, entry.name + SUFFIX, None, best, loader=entry.loader)
         return result
 
+    def epochs_of_best(self, module: Any, stage: Stage) -> dict[str, int | None]:
+        """Return the keys of a stage whose best value is tracked, and the epoch of each best value that is known."""
+        tracked = self._tracked(module, self.stages[stage].known())
+        return {key: self.best.epochs().get(key) for key, _ in tracked}
+
     def _warn_of_failure(self, stage: Stage) -> Callable[[ComputeError], None]:
         return lambda failure: self.say(f"{stage} {failure}", f"In stage {stage!r}: {failure}")
 
-    def _check_empty(self, stage: Stage, empty: Collection[str], options: MetricLogging) -> None:
+    def _check_empty(self, stage: Stage, empty: Collection[str], options: MetricLogging, loader: Loader) -> None:
         for name in empty:
-            what = f"Metric {name!r} was not updated in a {stage!r} epoch"
+            by = "" if loader is None else f" by dataloader {loader!r}"
+            what = f"Metric {name!r} was not updated{by} in a {stage!r} epoch"
             if options.on_empty == "raise":
                 raise EmptyMetricError(f"{what}, and `MetricLogging(on_empty='raise')`.")
             if options.on_empty == "skip":
                 self.say(
-                    f"empty {stage} {name}",
+                    f"empty {stage} {name} {loader}",
                     f"{what}: it has no value and is left out. `MetricLogging(on_empty=...)` takes 'nan' and 'raise' "
                     "as well; `configure_stage_metrics` can declare other metrics for this stage.",
                 )
@@ -276,7 +285,7 @@ class Recorder:
         record = self.stage(module, stage)
         keys = [key for key, entry in record.known().items() if entry.is_scalar]
         if record.found is None and not record.loss_noted:
-            keys = [self._key(module, stage, RESERVED, loader) for loader in record.labels()] + keys
+            keys = [self._key(module, stage, RESERVED, loader) for loader in self._loaders(module, record)] + keys
         return keys + [key + SUFFIX for key, _ in self._best_keys(module, keys)]
 
     def tracked_keys(self, module: Any) -> list[str]:

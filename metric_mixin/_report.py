@@ -10,7 +10,9 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from metric_mixin._best import SUFFIX
 from metric_mixin._keys import Entry
@@ -46,9 +48,14 @@ class ReportValue(NamedTuple):
     best_epoch: int | None = None
 
     @property
+    def path(self) -> str:
+        """Metric and label."""
+        return self.metric if self.label is None else f"{self.metric}/{self.label}"
+
+    @property
     def name(self) -> str:
-        """Metric and label, after the dataloader."""
-        return _of(self.loader, self.metric if self.label is None else f"{self.metric}/{self.label}")
+        """Metric and label, with the dataloader where there are several."""
+        return _of(self.loader, self.path)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class MetricReport:
         epoch: The epoch, from 0; ``None`` without a Trainer.
         step: The step under which it was logged; ``None`` without a Trainer.
         values: The scalars, in the order of the declaration.
-        rows: Dataloader to its number of rows, all processes together; empty where they are not known.
+        rows: Dataloader to its number of rows, all processes together; ``None`` where it is not known.
 
     Examples:
         >>> values = [ReportValue("acc", 0.75, best=0.8, best_epoch=1), ReportValue("recall", 1.0, "cat")]
@@ -84,7 +91,7 @@ class MetricReport:
     epoch: int | None
     step: int | None
     values: Sequence[ReportValue]
-    rows: Mapping[str | int | None, int]
+    rows: Mapping[str | int | None, int | None]
 
     def __str__(self) -> str:
         classes = [table for alike in self._classes() for table in _folded(alike)]
@@ -111,51 +118,64 @@ class MetricReport:
                 ["stage", "epoch", "step", "dataloader", "rows", "metric", "class", "value", "best", "best_epoch"]
             )
             for one in self.values:
-                rows = self.rows.get(one.loader) if one.loader in self.rows else self._all_rows()
-                where = [self.stage, self.epoch, self.step, one.loader, rows]
+                where = [self.stage, self.epoch, self.step, one.loader, self._rows_of(one.loader)]
                 writer.writerow([*where, one.metric, one.label, one.value, one.best, one.best_epoch])
         return path
 
     def to_json(self, path: str | Path) -> Path:
         """Write the report as JSON and return the file's path; folders are made. NaN and infinities are strings.
 
-        The fields are ``stage``, ``epoch``, ``step``, ``rows``, ``dataloaders`` (name to rows, of several),
-        ``scalars`` (name to value), ``classes`` (metric to class to value) and ``best`` (name to value and epoch).
-        Names begin with the dataloader where there are several.
+        The fields are ``stage``, ``epoch``, ``step``, ``rows``, ``scalars`` (name to value), ``classes`` (metric to
+        class to value) and ``best`` (name to value and epoch); of several dataloaders the last four once more for each
+        below ``dataloaders``.
         """
-        classes: dict[str, dict[str, float | str | None]] = {}
-        for one in self.values:
-            if one.label is not None:
-                classes.setdefault(_of(one.loader, one.metric), {})[one.label] = _json_number(one.value)
+        several = {loader: self._json_part(loader) for loader in self._loaders() if loader is not None}
         content = {
             "stage": self.stage,
             "epoch": self.epoch,
             "step": self.step,
-            "rows": self._all_rows(),
-            "dataloaders": {str(loader): rows for loader, rows in self.rows.items() if loader is not None},
-            "scalars": {one.name: _json_number(one.value) for one in self.values if one.label is None},
-            "classes": classes,
-            "best": {
-                one.name: {"value": _json_number(one.best), "epoch": one.best_epoch}
-                for one in self.values
-                if one.best is not None
-            },
+            **self._json_part(None),
+            "dataloaders": {str(loader): part for loader, part in several.items()},
         }
         path = _made(path)
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
-    def _all_rows(self) -> int | None:
-        return sum(self.rows.values()) if self.rows else None
+    def _json_part(self, loader: str | int | None) -> dict[str, Any]:
+        values = [one for one in self.values if one.loader == loader]
+        classes: dict[str, dict[str, float | str | None]] = {}
+        for one in values:
+            if one.label is not None:
+                classes.setdefault(one.metric, {})[one.label] = _json_number(one.value)
+        return {
+            "rows": self._rows_of(loader),
+            "scalars": {one.metric: _json_number(one.value) for one in values if one.label is None},
+            "classes": classes,
+            "best": {
+                one.path: {"value": _json_number(one.best), "epoch": one.best_epoch}
+                for one in values
+                if one.best is not None
+            },
+        }
+
+    def _loaders(self) -> list[str | int | None]:
+        return list(dict.fromkeys([*self.rows, *(one.loader for one in self.values)]))
+
+    def _rows_of(self, loader: str | int | None) -> int | None:
+        """The rows of a dataloader, of ``None`` all rows, where they are known."""
+        if loader is not None or loader in self.rows:
+            return self.rows.get(loader)
+        counts = list(self.rows.values())
+        return sum(n for n in counts if n is not None) if counts and None not in counts else None
 
     def _title(self) -> str:
         numbers = [f"{what} {n}" for what, n in (("epoch", self.epoch), ("step", self.step)) if n is not None]
-        rows = self._all_rows()
+        rows = self._rows_of(None)
         return ", ".join([self.stage, *numbers, *([] if rows is None else [f"{rows} row{'s' * (rows != 1)}"])])
 
     def _scalars(self) -> Table | None:
         """Metrics down, dataloaders across."""
-        loaders = list(dict.fromkeys([*self.rows, *(one.loader for one in self.values)]))
+        loaders = self._loaders()
         cells = {(one.metric, one.loader): _number(one.value) for one in self.values if one.label is None}
         body = [
             [name, *(cells.get((name, loader), "") for loader in loaders)]
@@ -163,19 +183,19 @@ class MetricReport:
         ]
         if loaders in ([], [None]):
             return [["metric", "value"], *body] if body else None
-        counts = [self.rows.get(loader, self._all_rows() if loader is None else None) for loader in loaders]
-        rows = [["rows", *("" if n is None else str(n) for n in counts)]] if self.rows else []
+        counts = ["" if (n := self._rows_of(loader)) is None else str(n) for loader in loaders]
+        rows = [["rows", *counts]] if any(counts) else []
         return [["metric", *("all" if loader is None else str(loader) for loader in loaders)], *rows, *body]
 
     def _classes(self) -> Iterator[Classes]:
         """The metrics with one value a class, those with the same classes together."""
-        columns: dict[str, dict[str, float]] = {}
+        columns: dict[tuple[str | int | None, str], dict[str, float]] = {}
         for one in self.values:
             if one.label is not None:
-                columns.setdefault(_of(one.loader, one.metric), {})[one.label] = one.value
+                columns.setdefault((one.loader, one.metric), {})[one.label] = one.value
         alike: dict[tuple[str, ...], Classes] = {}
-        for metric, cells in columns.items():
-            alike.setdefault(tuple(cells), {})[metric] = cells
+        for (loader, metric), cells in columns.items():
+            alike.setdefault(tuple(cells), {})[_of(loader, metric)] = cells
         yield from alike.values()
 
     def _best(self) -> Table | None:
@@ -198,13 +218,16 @@ def report_values(keyed: Mapping[str, Entry], epochs: Mapping[str, int | None]) 
     for key, entry in keyed.items():
         if entry.is_scalar and not (key.endswith(SUFFIX) and key.removesuffix(SUFFIX) in epochs):
             best = keyed[key + SUFFIX].value.item() if key in epochs and key + SUFFIX in keyed else None
-            values.append(ReportValue(entry.path, entry.value.item(), entry.label, entry.loader, best, epochs.get(key)))
+            value = entry.value.double() if entry.value.dtype == torch.bool else entry.value
+            values.append(ReportValue(entry.path, value.item(), entry.label, entry.loader, best, epochs.get(key)))
     return values
 
 
 def _of(loader: str | int | None, name: str) -> str:
-    """A name, with its dataloader where there are several."""
-    return name if loader is None else f"{loader}/{name}"
+    """A name, with its dataloader where there are several: the name of one is put before it, an index behind."""
+    if loader is None:
+        return name
+    return f"{loader}/{name}" if isinstance(loader, str) else f"{name}, dataloader {loader}"
 
 
 def _made(path: str | Path) -> Path:

@@ -7,7 +7,7 @@ copied after each update, and one whose states are not those that it was given l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -55,20 +55,22 @@ class Sharing:
         self._counts = {name: keeper(metric)._update_count for name, metric in metrics.items()}
         self._note_states(metrics.__getitem__)
 
-    def leaders(self, names: Collection[str], member: Member) -> Iterator[str]:
-        """Yield the metric to update of each group that has one of ``names``; groups are split where needed first."""
+    def leaders(self, names: Collection[str], member: Member) -> list[str]:
+        """Return the metric to update of each group that has one of ``names``; groups are split where needed first."""
         self._split_changed(member)
         self._check_owned(member)
         wanted = set(names)
         if any(0 < sum(name in wanted for name in group) < len(group) for group in self.groups):
             self.part(names, member)
         self._stale = True
-        updated = [group[0] for group in self.groups if group[0] in wanted]
-        yield from updated
+        return [group[0] for group in self.groups if group[0] in wanted]
+
+    def updated(self, leaders: Collection[str], member: Member) -> None:
+        """Take note of an update of ``leaders``, be it that some refused their inputs."""
+        for name in leaders:
+            self._counts[name] = keeper(member(name))._update_count
         if self.handed_out:
             self.show(member, copy=True)
-        for name in updated:
-            self._counts[name] = keeper(member(name))._update_count
 
     def part(self, names: Collection[str], member: Member) -> None:
         """Make each of ``names`` stand alone until the next reset."""

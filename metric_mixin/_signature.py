@@ -51,7 +51,9 @@ def plain_attributes(metric: Metric) -> Iterator[tuple[str, Any]]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list | frozenset | set):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | complex | str | torch.dtype | Tensor)
+    if isinstance(value, Tensor):
+        return value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    return value is None or isinstance(value, bool | int | float | complex | str | torch.dtype)
 
 
 def _in_words(value: Any) -> str:

@@ -124,14 +124,18 @@ class StageMetrics(NamedCollection):
         wanted = self.names() if names is None else list(dict.fromkeys(names))
         widen = widened if has_half((args, kwargs)) else nullcontext
         args, kwargs = self._prepared(wanted, args, kwargs)
-        with exact_numerics(self.metric_dtype):
-            for name in self._sharing.leaders(wanted, self._member):
-                metric = self._member(name)
-                try:
-                    with widen(metric):
-                        metric.update(*args, **_accepted(metric, kwargs))
-                except Exception as error:
-                    raise self._refused(name, error) from error
+        leaders = self._sharing.leaders(wanted, self._member)
+        try:
+            with exact_numerics(self.metric_dtype):
+                for name in leaders:
+                    metric = self._member(name)
+                    try:
+                        with widen(metric):
+                            metric.update(*args, **_accepted(metric, kwargs))
+                    except Exception as error:
+                        raise self._refused(name, error) from error
+        finally:
+            self._sharing.updated(leaders, self._member)
         for name in wanted:
             self._fed[name] = self._fed.get(name, 0) + 1
 

@@ -18,7 +18,7 @@ from metric_mixin._errors import (
     UpdateError,
     closest,
 )
-from metric_mixin._inputs import checked_loss, checked_weight, describe, rows_of
+from metric_mixin._inputs import checked_loss, checked_weight, describe
 from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
@@ -87,7 +87,7 @@ def _padded(module: Any, *stages: Stage) -> Rows | None:
 
 def counted_rows(module: Any) -> int:
     """Return the number of rows of the running batch that are no padding; see the property of that name."""
-    records = module._metric_recorder.stages.items()
+    records = [(stage, record) for stage, record in module._metric_recorder.stages.items() if stage != "train"]
     running = [
         record.batch_rows for stage, record in records if record.batch_rows is not None and runs_batch(module, stage)
     ]
@@ -134,7 +134,7 @@ def feed(
         _check_aggregators(part)
     known = None if rows is None or not _is_default(module.batch_weight) else rows.counted
     weight = module.batch_weight(target, batch) if known is None else known
-    part.count([RESERVED], weight if _is_default(module.batch_weight) else rows_of(target))
+    _count_rows(module, part, stage, weight if _is_default(module.batch_weight) else None)
     if isinstance(given, dict):
         part.metrics.update_only(None, **part.metrics.taken(given))
     else:
@@ -187,7 +187,7 @@ def update(
         args = tuple(trimmed(value, rows, f"argument {i} of `update_metrics`") for i, value in enumerate(args))
         kwargs = {key: trimmed(value, rows, f"`update_metrics({key}=...)`") for key, value in kwargs.items()}
     stage_metrics.update_only(names, *args, **kwargs)
-    part.count(stage_metrics.names() if names is None else names, rows_of(next(iter((*args, *kwargs.values())), None)))
+    _count_rows(module, part, running)
 
 
 def _part(module: Any, stage: Stage, loader: int | None) -> Part:
@@ -215,6 +215,13 @@ def _update_loss(
             )
     value = torch.tensor(float(value)) if isinstance(value, int | float) else value
     feed_loss(module, log, stage, loader, checked_loss(value), weight)
+    _count_rows(module, _part(module, stage, loader), stage)
+
+
+def _count_rows(module: Any, part: Part, stage: Stage, rows: int | None = None) -> None:
+    """Count the rows of the batch that runs, or ``rows`` where the batch does not tell or none runs."""
+    batch = module._metric_recorder.stages[stage].batch_rows if runs_batch(module, stage) else None
+    part.count(rows if batch is None or batch.counted is None else batch.counted, batch)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]

@@ -288,7 +288,13 @@ KNOWN = {
         tasks,
         ["m/c/z_k", "m/c/z_l/0", "m/c/z_l/1", "m/c/z_l/2", "m/r"],
     ),
+    "difference": (lambda: 1 - per_class(), multiclass, EACH),
+    "negative": (lambda: -per_class(), multiclass, EACH),
+    "sum-per-class": (lambda: per_class() + cl.MulticlassRecall(CLASSES, average=None), multiclass, EACH),
+    "scaled": (lambda: per_class() * cl.MulticlassRecall(CLASSES), multiclass, EACH),
+    "sum": (lambda: cl.MulticlassRecall(CLASSES) / 2 + cl.MulticlassRecall(CLASSES), multiclass, ["m"]),
     # arrays: no scalar at all
+    "twice-a-matrix": (lambda: 2 * cl.MulticlassConfusionMatrix(CLASSES), multiclass, []),
     "confusion": (lambda: cl.MulticlassConfusionMatrix(CLASSES), multiclass, []),
     "confusion-binary": (cl.BinaryConfusionMatrix, binary, []),
     "confusion-labels": (lambda: cl.MultilabelConfusionMatrix(CLASSES), multilabel, []),

@@ -9,7 +9,14 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, Multicl
 from torchmetrics.regression import PearsonCorrCoef
 from torchmetrics.wrappers import MinMaxMetric
 
-from metric_mixin import ForgottenSuperError, KeyCollisionError, LoaderNamesError, MetricLogging, OptionError
+from metric_mixin import (
+    ForgottenSuperError,
+    KeyCollisionError,
+    LoaderNamesError,
+    MetricLogging,
+    MetricMixinWarning,
+    OptionError,
+)
 from tests.support import Lit, Replay, data, loader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
@@ -231,14 +238,18 @@ def test_combined_loaders_are_one_stream(trainer):
 
 @pytest.mark.filterwarnings("ignore:.*has a Dataloader with zero length")
 @pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
-@pytest.mark.filterwarnings("ignore:.*was not updated in a 'val' epoch")
 def test_an_empty_loader_between_others(trainer):
-    """A loader without batches has no values, and those behind it keep their own results."""
+    """A loader without batches has no values, which is said of it alone; those behind it keep their own results."""
     module = Both()
     module.metric_logging = MetricLogging(val_loaders=("a", "none", "b"))
     first, last = loaders()
     run = trainer()
-    run.validate(module, [first, loader(0), last], verbose=False)
+    with pytest.warns(MetricMixinWarning, match="was not updated") as said:
+        run.validate(module, [first, loader(0), last], verbose=False)
+    texts = [str(one.message) for one in said if "was not updated" in str(one.message)]
+    assert [text.split(" in a")[0] for text in texts] == [
+        f"Metric {name!r} was not updated by dataloader 'none'" for name in ("acc", "confusion")
+    ]
     assert {key: value.item() for key, value in run.callback_metrics.items() if "acc" in key} == {
         "val/a/acc": pytest.approx(accuracy_of(0)),
         "val/b/acc": pytest.approx(accuracy_of(1)),
@@ -312,3 +323,13 @@ def test_a_compute_by_hand_between(trainer):
     results = trainer().validate(Looks(), loaders(), verbose=False)
     assert results[0]["val/acc/dataloader_idx_0"] == pytest.approx(accuracy_of(0))
     assert looked[-1] == pytest.approx(accuracy_of(0))
+
+
+def test_the_pooled_loss_is_expected_before_the_first_epoch(trainer):
+    """Settings tell it, and its best value, as they tell the others."""
+    module = Both()
+    module.metric_logging = MetricLogging(val_loaders=("a", "b"), pooled=True, track_best={"val/loss": "min"})
+    before = module.expected_metric_keys("val")
+    assert {"val/a/loss", "val/b/loss", "val/loss", "val/loss_best", "val/acc"} <= set(before)
+    trainer(max_epochs=1).fit(module, loader(), loaders())
+    assert sorted(module.expected_metric_keys("val")) == sorted(before)

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from metric_mixin import MetricLogging, MetricReport
+from metric_mixin import MetricLogging, MetricMixinWarning, MetricReport
 from metric_mixin._report import ReportValue as V
 from tests.support import CLASSES, Replay, pairs
 
@@ -226,6 +227,27 @@ def test_csv_has_one_row_a_value_at_full_precision(tmp_path):
     ]
 
 
+def test_an_index_of_a_dataloader_is_no_name_of_a_group(tmp_path):
+    """Dataloader 0 of ``recall`` and a metric ``0/recall`` have columns of their own."""
+    values = [V("recall", 0.5, "cat", 0), V("0/recall", 0.25, "cat"), V("recall", 0.75, "cat")]
+    assert str(MetricReport("val", None, None, values, {0: 1, 1: 2})).splitlines()[-2:] == [
+        "class  recall, dataloader 0  0/recall  recall",
+        "cat                  0.5000    0.2500  0.7500",
+    ]
+
+
+def test_rows_of_one_dataloader_are_not_anothers(tmp_path):
+    """Where those of one are not known, nor are those of all, in text, CSV and JSON."""
+    report = MetricReport("val", 0, 0, [V("n", 3.0, None, "a"), V("n", 2.0, None, "b")], {"a": 9, "b": None})
+    assert str(report).startswith("val, epoch 0, step 0\n\nmetric       a       b\nrows         9\n")
+    assert [line.split(",")[3:5] for line in report.to_csv(tmp_path / "r.csv").read_text().splitlines()[1:]] == [
+        ["a", "9"],
+        ["b", ""],
+    ]
+    content = json.loads(report.to_json(tmp_path / "r.json").read_text())
+    assert (content["rows"], content["dataloaders"]["b"]["rows"]) == (None, None)
+
+
 def test_csv_without_a_trainer_leaves_epoch_and_step_empty(tmp_path):
     """What is unknown is an empty cell; a path may be given as a string."""
     path = MetricReport("val", None, None, [V("acc", 0.5)], {}).to_csv(str(tmp_path / "r.csv"))
@@ -236,12 +258,14 @@ def test_json_is_strict_and_nests_classes_under_their_metric(tmp_path):
     """NaN and infinities are strings, since JSON has none; every other number is exact."""
     values = [
         V("acc", 1 / 3, best=math.inf, best_epoch=1),
+        V("0/acc", 0.25),
         V("bad", math.nan),
-        V("up", math.inf, None, "day"),
-        V("iou", 0.1, "Bär", "day"),
-        V("iou", -math.inf, "b", "day"),
+        V("up", math.inf, None, 0),
+        V("acc", 0.5, None, 0),
+        V("iou", 0.1, "Bär", 0),
+        V("iou", -math.inf, "b", 0, best=0.5),
     ]
-    path = MetricReport("val", 3, None, values, {"day": 5, "night": 9}).to_json(str(tmp_path / "deep" / "r.json"))
+    path = MetricReport("val", 3, None, values, {0: 5, 1: 9}).to_json(str(tmp_path / "deep" / "r.json"))
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -251,10 +275,18 @@ def test_json_is_strict_and_nests_classes_under_their_metric(tmp_path):
         "epoch": 3,
         "step": None,
         "rows": 14,
-        "dataloaders": {"day": 5, "night": 9},
-        "scalars": {"acc": 1 / 3, "bad": "nan", "day/up": "inf"},
-        "classes": {"day/iou": {"Bär": 0.1, "b": "-inf"}},
+        "scalars": {"acc": 1 / 3, "0/acc": 0.25, "bad": "nan"},
+        "classes": {},
         "best": {"acc": {"value": "inf", "epoch": 1}},
+        "dataloaders": {
+            "0": {
+                "rows": 5,
+                "scalars": {"up": "inf", "acc": 0.5},
+                "classes": {"iou": {"Bär": 0.1, "b": "-inf"}},
+                "best": {"iou/b": {"value": 0.5, "epoch": None}},
+            },
+            "1": {"rows": 9, "scalars": {}, "classes": {}, "best": {}},
+        },
     }
     assert "Bär" in path.read_text(encoding="utf-8")
 
@@ -309,48 +341,111 @@ def test_the_report_of_a_run_counts_rows_and_knows_the_epoch_of_the_best_value(t
 
 @pytest.mark.filterwarnings("ignore:Metric 'acc' was not updated")
 @pytest.mark.parametrize(
-    ("step", "rows"),
+    "step",
     [
-        (lambda self, x, y: self.update_metrics(x, y), {None: 7}),
-        (lambda self, x, y: [self.update_metrics(x, y, metrics=name) for name in ("acc", "acc")], {None: 14}),
-        (lambda self, x, y: self.update_metrics(preds=x, target=y), {None: 7}),
-        (lambda self, x, y: [self.update_metrics(x, y), self.update_metrics(x[:1], y[:1], metrics="acc")], {None: 9}),
-        (lambda self, x, y: self.update_metrics(tensor(0.5), len(y), metrics="loss"), {}),
+        lambda self, x, y: self.update_metrics(x, y),
+        lambda self, x, y: [self.update_metrics(x, y, metrics=name) for name in ("acc", "acc")],
+        lambda self, x, y: self.update_metrics(preds=x, target=y),
+        lambda self, x, y: self.update_metrics(x[:1], y[:1], metrics="acc"),
+        lambda self, x, y: self.update_metrics(x.repeat(4, 1), y.repeat(4), metrics="acc"),
+        lambda self, x, y: self.update_metrics(tensor(0.5), len(y), metrics="loss"),
     ],
-    ids=["all", "twice", "keywords", "some-again", "loss-alone"],
+    ids=["all", "twice", "keywords", "some", "pixels", "loss-alone"],
 )
-def test_rows_that_a_step_by_hand_feeds_are_counted(step, rows, trainer):
-    """The rows of the metric that was fed most; a loss alone has none that we know of."""
+@pytest.mark.parametrize("stage", ["val", "train"])
+def test_rows_are_those_of_the_batches_that_a_step_by_hand_fed(step, stage, trainer):
+    """However often, and in whatever form, something of a batch is fed, the batch counts once."""
 
     class ByHand(Scores):
         def validation_step(self, batch, batch_idx):
             step(self, *batch)
 
+        def training_step(self, batch, batch_idx):
+            step(self, *batch)
+            return self.anchor * 0
+
     module = ByHand()
-    trainer().validate(module, pairs(right(2, 5), right(1, 2)), verbose=False)
-    assert module.metric_report("val").rows == rows
+    loader = pairs(right(2, 5), right(1, 2))
+    trainer(max_epochs=1).fit(module, loader, loader)
+    assert module.metric_report(stage).rows == {None: 7}
+
+
+def test_rows_of_an_epoch_that_fed_nothing(trainer):
+    """None."""
+
+    class Nothing(Scores):
+        def validation_step(self, batch, batch_idx):
+            return None
+
+    module = Nothing()
+    with pytest.warns(MetricMixinWarning, match="was not updated"):
+        trainer().validate(module, pairs(right(2, 5)), verbose=False)
+    assert module.metric_report("val").rows == {None: 0}
 
 
 def test_rows_that_cannot_be_told_are_left_out(trainer):
-    """A weight of one's own is no number of rows: then the target says it, and a tuple of targets does not."""
+    """A batch whose parts have other lengths does not tell its rows: then its weight does, or nobody."""
 
-    class Weighted(Scores):
+    class Uneven(Scores):
+        def split_batch(self, batch):
+            return batch["x"], batch["y"]
+
         def batch_weight(self, target, batch):
-            return 100
+            return len(target)
 
-    module = Weighted()
-    trainer().validate(module, pairs(right(2, 5), right(1, 2)), verbose=False)
-    assert module.metric_report("val").rows == {None: 7}
-
-    class Two(Weighted):
-        def loss(self, outputs, target):
-            return super().loss(outputs, target[0])
-
-        def metric_inputs(self, outputs, target, batch):
-            return outputs, target[0]
-
-    module = Two()
     x, y = right(2, 5)
-    trainer().validate(module, pairs((x, (y, y))), verbose=False)
-    assert module.metric_report("val").rows == {}
+    module = Uneven()
+    trainer().validate(module, pairs_of_dicts({"x": x, "y": y, "other": [1, 2]}), verbose=False)
+    assert module.metric_report("val").rows == {None: None}
     assert str(module.metric_report("val")).startswith("val, epoch 0, step 0\n")
+    module.update_metrics(x, y, stage="test")
+    module.log_metrics("test")
+    assert module.metric_report("test").rows == {None: None}
+
+
+def pairs_of_dicts(*batches):
+    return torch.utils.data.DataLoader(list(batches), batch_size=None)
+
+
+def test_a_best_value_that_is_tracked_no_more_is_not_in_the_report(trainer, tmp_path):
+    """After a resume without ``track_best`` a metric that is called like a best value has its own row."""
+    run = trainer(max_epochs=1)
+    run.fit(Scores(), pairs(right(2, 5)), pairs(right(3, 4)))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+
+    class Untracked(Scores):
+        metric_logging = MetricLogging()
+
+        def configure_metrics(self):
+            return super().configure_metrics() | {"acc_best": MulticlassAccuracy(CLASSES, average="micro", top_k=2)}
+
+    module = Untracked()
+    trainer(max_epochs=2).fit(module, pairs(right(2, 5)), pairs(right(3, 4)), ckpt_path=tmp_path / "x.ckpt")
+    values = {one.metric: one for one in module.metric_report("val").values}
+    assert values["acc_best"].value == 1.0
+    assert (values["acc"].best, values["acc"].best_epoch) == (None, None)
+
+
+def test_a_boolean_is_a_number_in_a_report(trainer, tmp_path):
+    """As it is in the log."""
+
+    class Yes(SumMetric):
+        def compute(self):
+            return tensor(True)
+
+    class Bool(Scores):
+        def configure_metrics(self):
+            return {"yes": Yes()}
+
+        def validation_step(self, batch, batch_idx):
+            self.update_metrics(1.0)
+
+        def training_step(self, batch, batch_idx):
+            self.update_metrics(1.0)
+            return self.anchor * 0
+
+        metric_logging = MetricLogging()
+
+    module = Bool()
+    trainer().validate(module, pairs(right(2, 5)), verbose=False)
+    assert module.metric_report("val").to_csv(tmp_path / "r.csv").read_text().splitlines()[1].endswith(",yes,,1.0,,")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -528,3 +528,26 @@ def test_an_object_that_was_given_and_is_updated_by_its_owner_is_an_error(look, 
         plain = keeper(FACTORIES[name]())
         plain.update(*BATCHES[1])
         _assert_same(dict(stage.compute_values())[name], plain.compute(), name)
+
+
+class Refuses(MeanMetric):
+    """Takes nothing."""
+
+    def update(self, preds, target):
+        raise ValueError("bad shapes")
+
+
+@pytest.mark.parametrize("handed_out", [False, True], ids=["kept", "handed-out"])
+def test_a_metric_that_refuses_is_the_one_that_is_blamed(handed_out):
+    """Metrics of a group that took the batch before it are in order: they can be moved, computed and updated."""
+    stage = StageMetrics({"acc": MulticlassAccuracy(3), "rec": MulticlassRecall(3), "bad": Refuses()})
+    if handed_out:
+        list(stage.items())
+    labels = tensor([0, 1, 2])
+    for _ in range(2):
+        with pytest.raises(UpdateError, match=r"Metric 'bad' .* refused its inputs: bad shapes"):
+            stage.update(labels, labels)
+    stage.to("cpu")
+    assert stage["acc"].update_count == stage["rec"].update_count == 2
+    stage.update_only(["acc", "rec"], labels, labels)
+    assert stage["rec"].compute() == 1
