@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ class Recorder:
         for loader in loaders:
             for name, layout in record.layouts.items():
                 for entry in expected(name, layout, self.names_for(module, stage, name, layout)):
-                    yield replace(entry, loader=loader)
+                    yield entry._replace(loader=loader)
 
     def _keyed(self, module: Any, stage: Stage, entries: Iterable[Entry]) -> Keyed:
         """Put each entry under its key, and see that no two have the same."""
@@ -259,11 +259,11 @@ class Recorder:
                 names = self.names_for(module, stage, name, layout)
                 for entry in flatten(name, layout, values[name], names):
                     once_an_array = (entry.metric, entry.name) in arrays
-                    yield replace(entry, loader=loader, is_scalar=entry.is_scalar and not once_an_array)
+                    yield entry._replace(loader=loader, is_scalar=entry.is_scalar and not once_an_array)
             elif name in empty and options.on_empty == "nan":
                 for e in record.known().values():
                     if e.metric == name and e.loader == loader and e.is_scalar:
-                        yield replace(e, value=torch.tensor(torch.nan))
+                        yield e._replace(value=torch.tensor(torch.nan))
 
     def with_best(self, module: Any, stage: Stage, keyed: Keyed, epoch: int | None) -> Keyed:
         """Move the tracked best values in an epoch of ``fit``, and return ``keyed`` with the best so far of each."""
