@@ -32,7 +32,7 @@ from metric_mixin._layout import Layout, PerClassSeen, PerLabel, layout_of
 from metric_mixin._log import check_logger_keys
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, matches, options_of
-from metric_mixin._record import Keyed, Loader, Part, StageRecord
+from metric_mixin._record import Keyed, Loader, Part, StageRecord, with_storage
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics, own_metrics
 from metric_mixin._trainer import trainer_of
@@ -74,9 +74,10 @@ class Recorder:
         if stage not in self.stages:
             options = options_of(module)
             owner = f"{type(module).__name__}.configure_metrics"
-            metrics = declare(module.configure_stage_metrics(stage), owner=owner)
-            taken = [metric for record in self.stages.values() for _, metric in record.metrics.items(copy_state=False)]
-            record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(options.metric_dtype))
+            with with_storage():
+                metrics = declare(module.configure_stage_metrics(stage), owner=owner)
+                taken = [m for record in self.stages.values() for _, m in record.metrics.items(copy_state=False)]
+                record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(options.metric_dtype))
             record.to(module.device)
             record.names = _loader_names(options, stage)
             self._describe(module, stage, record)
