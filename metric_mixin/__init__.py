@@ -6,15 +6,16 @@ The way of the data, a file a step:
 2. ``_step``, ``_inputs``, ``_padding``: a batch -> what metrics and loss take, without rows that a sampler repeats
 3. ``_stage``, ``_loss``: inputs -> states -> values (``_groups``, ``_sharing``: who shares a state; ``_labels``,
    ``_precision``: inputs as they are counted; ``_collection``: under any name)
-4. ``_record``, ``_merge``: one stage over its dataloaders, and all their rows together
-5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left
+4. ``_record``, ``_sync``, ``_merge``: one stage over its dataloaders; the states of all ranks, and of all dataloaders,
+   as one (``_signature``: what ranks compare before)
+5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left (``_class_names``)
 6. ``_best``, ``_log``, ``_pictures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
    (``_figures``: a value -> a picture; ``_history``: its course over epochs; ``_paths``: a key -> a folder)
 7. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
 
-Beside it: ``_options`` (every option), ``_recorder`` (what one module declared and found), ``_trainer`` (what the
-running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and ``_monitors`` (mistakes in a class,
-a hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
+Beside it: ``_options`` and ``_patterns`` (every option, and what it matches), ``_recorder`` (what one module declared
+and found), ``_trainer`` (what the running Trainer says), ``_resume`` and ``_resuming`` (checkpoints), ``_guards`` and
+``_monitors`` (mistakes in a class, a hook or a monitor), ``_mixin`` (Lightning's hooks), ``_errors``.
 """
 
 from metric_mixin._errors import (

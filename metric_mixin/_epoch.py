@@ -13,11 +13,11 @@ from metric_mixin._errors import NoResultError
 from metric_mixin._inputs import mapped
 from metric_mixin._log import Log, log_epoch
 from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
-from metric_mixin._options import matches, options_of
+from metric_mixin._options import options_of
 from metric_mixin._padding import Shard, rows_in_doubt, rows_of_batch, sampling, shard_of
+from metric_mixin._patterns import is_matched, matched_keys
 from metric_mixin._pictures import show
 from metric_mixin._record import Keyed
-from metric_mixin._recorder import entry_forms
 from metric_mixin._report import MetricReport, report_values
 from metric_mixin._resuming import take_loaded
 from metric_mixin._trainer import eval_loaders, is_fitting, loader_count, logged_step, running_hook, trainer_of
@@ -187,7 +187,7 @@ def _log(module: Any, trainer: Any, log: Log, stage: Stage, keyed: Keyed) -> Non
     places = {label: record.visited.index(i) for i, label in enumerate(loaders) if i in record.visited}
     several = len(loaders) > 1
     of_loader = {key: places[e.loader] for key, e in keyed.items() if several and e.loader in places}
-    log_epoch(module, trainer, log, stage, scalars, recorder.bar_keys(module, stage, keyed), of_loader)
+    log_epoch(module, trainer, log, stage, scalars, matched_keys(options_of(module).prog_bar, stage, keyed), of_loader)
 
 
 def _kept(tensor: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def _say_arrays(module: Any, stage: Stage, keyed: Keyed) -> None:
     """Say once of each array that it is not logged, unless a picture of it was asked for."""
     patterns = options_of(module).figures
     for key, entry in keyed.items():
-        if not entry.is_scalar and not any(matches(p, *entry_forms(s, key, entry)) for p in patterns for s in STAGES):
+        if not entry.is_scalar and not any(is_matched(patterns, s, key, entry) for s in STAGES):
             module._metric_recorder.say(
                 f"array {entry.name}",
                 f"{key!r} is no scalar and is not logged; it is kept whole in `metric_results[{stage!r}]`, and drawn "

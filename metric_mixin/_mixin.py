@@ -13,6 +13,7 @@ from metric_mixin._errors import DeclarationError, MetricMixinError
 from metric_mixin._guards import check_bases, watch_hooks
 from metric_mixin._inputs import count_rows, split_pair
 from metric_mixin._options import MetricLogging
+from metric_mixin._patterns import check_patterns
 from metric_mixin._recorder import Recorder
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics
@@ -258,7 +259,7 @@ class ManualMetricLoggingMixin(_Base):
         self._metric_recorder.runs += 1
         for name in _STAGES_OF_FN.get(getattr(stage, "value", stage), ()):
             self._metric_recorder.stage(self, name)
-        self._metric_recorder.check_patterns(self)
+        check_patterns(self)
 
     def on_train_epoch_start(self) -> None:
         """Forget rows that an interrupted epoch left."""

@@ -15,10 +15,10 @@ from torchmetrics.classification import BinaryConfusionMatrix
 
 from metric_mixin._errors import MissingDependencyError
 from metric_mixin._figures import draw, draw_history
-from metric_mixin._options import matches, options_of
+from metric_mixin._options import options_of
 from metric_mixin._paths import folder_of
+from metric_mixin._patterns import is_matched
 from metric_mixin._record import Keyed
-from metric_mixin._recorder import entry_forms
 from metric_mixin._trainer import is_fitting
 from metric_mixin._types import Stage
 
@@ -31,11 +31,7 @@ def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str
     options, recorder = options_of(module), module._metric_recorder
     if trainer.barebones or not trainer.is_global_zero:
         return
-    wanted = {
-        key: entry
-        for key, entry in keyed.items()
-        if any(matches(pattern, *entry_forms(stage, key, entry)) for pattern in options.figures)
-    }
+    wanted = {key: entry for key, entry in keyed.items() if is_matched(options.figures, stage, key, entry)}
     scalars = {key: float(values[key]) for key, entry in wanted.items() if entry.is_scalar}
     recorder.history.note((id(trainer), recorder.runs), trainer.current_epoch, scalars)
     if is_fitting(trainer) and (trainer.current_epoch + 1) % options.figures_every_n_epochs:
@@ -82,7 +78,7 @@ def _axis_names(module: Any, stage: Stage, name: str, metric: Any) -> Any:
     """Names of the classes for the axes, where the options or the datamodule name as many as the metric has."""
     binary = 2 if isinstance(metric, BinaryConfusionMatrix) else None
     count = getattr(metric, "num_classes", getattr(metric, "num_labels", binary))
-    names = module._metric_recorder.class_names_for(module, stage, name)
+    names = module._metric_recorder.class_names.for_metric(module, stage, name)
     return names if names is not None and len(names) == count else None
 
 

@@ -6,7 +6,7 @@ It holds no reference to the module or its Trainer, so that it is copied and pic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,24 +14,23 @@ import torch
 from torchmetrics import Metric, MetricCollection
 
 from metric_mixin._best import SUFFIX, BestValues, mode_of
+from metric_mixin._class_names import ClassNames
 from metric_mixin._declare import declare
 from metric_mixin._errors import (
-    ClassNamesError,
     ComputeError,
     DeclarationError,
     EmptyMetricError,
     KeyCollisionError,
     LoaderNamesError,
     LoggedMetricError,
-    closest,
     said,
 )
 from metric_mixin._history import History
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
-from metric_mixin._layout import Layout, PerClassSeen, PerLabel, layout_of
+from metric_mixin._layout import layout_of
 from metric_mixin._log import check_logger_keys
 from metric_mixin._names import RESERVED
-from metric_mixin._options import MetricLogging, matches, options_of
+from metric_mixin._options import MetricLogging, options_of
 from metric_mixin._record import Keyed, Loader, Part, StageRecord, with_storage
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics, own_metrics
@@ -47,7 +46,7 @@ class Recorder:
         self.results: dict[Stage, dict[str, Any]] = {stage: {} for stage in STAGES}
         self.reports: dict[Stage, MetricReport] = {}
         self.user_keys: dict[str, str] = {}
-        self.class_names: tuple[str, ...] | None = None
+        self.class_names = ClassNames()
         self.hook_calls: Counter[str] = Counter()
         self.hook_depth = 0  # of overridden hooks that run
         self.best = BestValues()
@@ -125,7 +124,7 @@ class Recorder:
             loaders = [*loaders, None]
         for loader in loaders:
             for name, layout in record.layouts.items():
-                for entry in expected(name, layout, self.names_for(module, stage, name, layout)):
+                for entry in expected(name, layout, self.class_names.of(module, stage, name, layout)):
                     yield entry._replace(loader=loader)
 
     def _keyed(self, module: Any, stage: Stage, entries: Iterable[Entry]) -> Keyed:
@@ -170,37 +169,6 @@ class Recorder:
                 f"{type(module).__name__}.metric_key({stage!r}, {name!r}) must return a non-empty string, got {key!r}."
             )
         return key
-
-    def names_for(self, module: Any, stage: Stage, name: str, layout: Layout) -> Sequence[str] | None:
-        """Return the names of a metric's classes, from the options or the datamodule, or ``None``."""
-        if isinstance(layout, PerLabel) and layout.of == "class":
-            return self.class_names_for(module, stage, name)
-        option = options_of(module).class_names
-        named = isinstance(option, dict) or isinstance(layout, PerClassSeen)
-        return self.class_names_for(module, stage, name, datamodule=False) if named else None
-
-    def class_names_for(self, module: Any, stage: Stage, name: str, *, datamodule: bool = True) -> Sequence[str] | None:
-        """Return the class names that the options, or the datamodule, have for a metric."""
-        option = options_of(module).class_names
-        if isinstance(option, dict):
-            forms = (name, f"{stage}/{name}", module.metric_key(stage, name, None))
-            return next((names for pattern, names in option.items() if matches(pattern, *forms)), None)
-        if isinstance(option, Sequence):
-            return option
-        return self._datamodule_names(module) if datamodule else None
-
-    def _datamodule_names(self, module: Any) -> tuple[str, ...] | None:
-        names = getattr(getattr(trainer_of(module), "datamodule", None), "class_names", None)
-        if names is None:
-            return self.class_names
-        names = names.tolist() if hasattr(names, "tolist") else names
-        if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
-            raise ClassNamesError(
-                f"The datamodule's attribute `class_names` must be a sequence of strings, got {type(names).__name__} "
-                f"{names!r}. Or set `MetricLogging(class_names=...)`."
-            )
-        self.class_names = tuple(names)
-        return self.class_names
 
     # Update
 
@@ -257,7 +225,7 @@ class Recorder:
         arrays = {(e.metric, e.name) for e in record.known().values() if not e.is_scalar}
         for name, layout in record.layouts.items():
             if name in values:
-                names = self.names_for(module, stage, name, layout)
+                names = self.class_names.of(module, stage, name, layout)
                 for entry in flatten(name, layout, values[name], names):
                     once_an_array = (entry.metric, entry.name) in arrays
                     yield entry._replace(loader=loader, is_scalar=entry.is_scalar and not once_an_array)
@@ -319,45 +287,6 @@ class Recorder:
     def _best_keys(self, module: Any, keys: Collection[str]) -> list[tuple[str, str]]:
         return [(key, mode) for key, mode in options_of(module).track_best.items() if key in keys]
 
-    def bar_keys(self, module: Any, stage: Stage, keyed: Keyed) -> set[str]:
-        """Return the keys that go to the progress bar."""
-        patterns = options_of(module).prog_bar
-        return {
-            key for key, entry in keyed.items() if any(matches(p, *entry_forms(stage, key, entry)) for p in patterns)
-        }
-
-    def check_patterns(self, module: Any) -> None:
-        """Say which patterns that the user set match nothing that is declared, with the closest names."""
-        options = options_of(module)
-        forms = {
-            f
-            for stage, record in self.stages.items()
-            for k, e in record.known().items()
-            for f in entry_forms(stage, k, e)
-        }
-        for stage, record in self.stages.items():
-            names = [RESERVED, f"{RESERVED}_step", *record.metrics.names()]
-            forms |= {form for name in names for form in (name, f"{stage}/{name}", self._key(module, stage, name))}
-        metrics = {name for record in self.stages.values() for name in record.metrics.names()}
-        unbuilt = [stage for stage in STAGES if stage not in self.stages]
-        for stage in unbuilt:
-            forms |= {form for name in metrics for form in (f"{stage}/{name}", self._key(module, stage, name))}
-        class_names = options.class_names if isinstance(options.class_names, dict) else ()
-        wanted = {"prog_bar": options.prog_bar, "figures": options.figures, "class_names": class_names}
-        wanted["track_best"] = tuple(options.track_best)
-        for option, patterns in wanted.items():
-            if patterns == MetricLogging.default(option):
-                continue
-            for pattern in patterns:
-                below = any(pattern.startswith((f"{m}/", *(f"{s}/{m}/" for s in STAGES))) for m in metrics)
-                later = len(unbuilt) > 1 and not pattern.startswith(tuple(f"{s}/" for s in self.stages))
-                if not below and not later and not any(matches(pattern, form) for form in forms):
-                    self.say(
-                        f"{option} {pattern}",
-                        f"MetricLogging({option}=...): the pattern {pattern!r} matches no metric; the closest: "
-                        f"{closest(pattern, sorted(forms))}.",
-                    )
-
     # The user's own log
 
     def check_user_log(self, name: object, value: object, hook: str | None, *, forked: bool = False) -> None:
@@ -390,19 +319,8 @@ class Recorder:
             self.user_keys.setdefault(key, where)
 
 
-def check_bar(options: MetricLogging, stage: Stage, name: str, key: str) -> bool:
-    """Whether the key of a name that is no metric (``loss_step``) goes to the progress bar."""
-    return any(matches(pattern, name, f"{stage}/{name}", key) for pattern in options.prog_bar)
-
-
 def _loader_names(options: MetricLogging, stage: Stage) -> tuple[str, ...]:
     return {"train": (), "val": tuple(options.val_loaders), "test": tuple(options.test_loaders)}[stage]
-
-
-def entry_forms(stage: Stage, key: str, entry: Entry) -> tuple[str, ...]:
-    """The forms of a name that a pattern may match: of the metric, of the entry, with the stage, and the key."""
-    names = dict.fromkeys((entry.metric, entry.path, entry.name))
-    return (*names, *(f"{stage}/{name}" for name in names), key)
 
 
 def _source(stage: Stage, entry: Entry) -> str:

@@ -33,7 +33,7 @@ def save(module: Any, checkpoint: dict[str, Any]) -> None:
         "epoch": epoch,
         "batches": batches,
         "best": recorder.best.to_checkpoint(),
-        "class_names": None if recorder.class_names is None else list(recorder.class_names),
+        "class_names": None if recorder.class_names.known is None else list(recorder.class_names.known),
         "extremes": {stage: extremes_of(record) for stage, record in recorder.stages.items()},
         "train": ranks,
         "whole": whole,
@@ -66,8 +66,8 @@ def load(module: Any, checkpoint: dict[str, Any]) -> None:
         return
     entry = checked_entry(checkpoint)
     recorder = module._metric_recorder
-    if entry is not None and entry.get("class_names") is not None and recorder.class_names is None:
-        recorder.class_names = tuple(entry["class_names"])
+    if entry is not None and entry.get("class_names") is not None and recorder.class_names.known is None:
+        recorder.class_names.known = tuple(entry["class_names"])
         for stage in recorder.stages:
             recorder.describe(module, stage)
     trainer = trainer_of(module)
@@ -106,6 +106,14 @@ def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_end
                 "declared now, or they do not go on from those of another number of processes, so their values of "
                 "this epoch cover the rows since the resume.",
             )
+        if len(entry["train"]) != trainer.world_size and entry.get("whole", True) and not epoch_ends:
+            recorder.say(
+                "resume ranks",
+                f"Resumed within epoch {epoch} on {trainer.world_size} processes from a checkpoint of "
+                f"{len(entry['train'])}: the training values of this epoch cover the rows before it and since. That is "
+                "each row once only where the dataloaders go on at the very row where they were, whatever the number "
+                "of processes; a `DistributedSampler` does not.",
+            )
         if not entry.get("whole", True):
             recorder.say(
                 "resume part",
@@ -127,4 +135,6 @@ def _share_of_rank(record: Any, ranks: list[dict[str, Any]], trainer: Any) -> di
     if len(ranks) == trainer.world_size:
         own: dict[str, Any] = ranks[trainer.global_rank]
         return own
-    return merged_states(record, ranks) if trainer.global_rank == 0 else {}
+    if trainer.global_rank > 0:
+        return {}
+    return ranks[0] if len(ranks) == 1 else merged_states(record, ranks)

@@ -22,10 +22,10 @@ def settings_of(metric: Metric) -> dict[str, str]:
     Settings are the public attributes that are numbers, strings, dtypes, tensors, ``None`` or sequences of such.
 
     Examples:
-        >>> from torchmetrics.classification import BinaryAccuracy
-        >>> words = settings_of(BinaryAccuracy(threshold=0.7))
-        >>> words[""], words[".threshold"], words[".tp"]
-        ('BinaryAccuracy', '0.7', 'torch.int64 of shape (), dim_zero_sum')
+        >>> from torchmetrics.classification import MulticlassConfusionMatrix
+        >>> words = settings_of(MulticlassConfusionMatrix(2, ignore_index=-1))
+        >>> words[""], words[".ignore_index"], words[".confmat"]
+        ('MulticlassConfusionMatrix', '-1', 'torch.int64 of shape (2, 2), dim_zero_sum')
     """
     words: dict[str, str] = {}
     for path, module in metric.named_modules():

@@ -22,10 +22,9 @@ from metric_mixin._inputs import checked_loss, checked_weight, describe, rows_of
 from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
-from metric_mixin._options import options_of
+from metric_mixin._options import matches, options_of
 from metric_mixin._padding import Rows, trimmed, trimmed_batch
 from metric_mixin._record import Part
-from metric_mixin._recorder import check_bar
 from metric_mixin._trainer import running_stage, runs_batch, train_position, trainer_of
 from metric_mixin._types import Stage, as_stage
 
@@ -229,8 +228,9 @@ def feed_loss(module: Any, log: Log, stage: Stage, loader: int | None, loss: Ten
     if stage != "train" or trainer is None:
         return
     epoch = train_epoch(recorder, trainer)
-    key = recorder.step_key = module.metric_key(stage, f"{RESERVED}_step", None)
-    bar = check_bar(options_of(module), stage, f"{RESERVED}_step", key)
+    name = f"{RESERVED}_step"
+    key = recorder.step_key = module.metric_key(stage, name, None)
+    bar = any(matches(p, name, f"{stage}/{name}", key) for p in options_of(module).prog_bar)
     log_step(module, trainer, log, key, loss, first=recorder.step_epoch != epoch, bar=bar)
     recorder.step_epoch = epoch
 

@@ -46,11 +46,14 @@ def several_ranks() -> bool:
 
 
 def gathered(value: Any, about: Mapping[str, str]) -> list[Any]:
-    """Return ``value`` of each rank, on every rank; containers of tensors and whatever can be pickled."""
+    """Return ``value`` of each rank, on every rank, with tensors of their own on the CPU.
+
+    It may be of containers, tensors and whatever can be pickled.
+    """
     ranks = _Ranks(about)
     packed = _packed(value, ranks.device)
     sizes = ranks.gather(torch.tensor([packed.numel()])).flatten().tolist()
-    return [_on(torch.device("cpu"), one) for one in ranks.gather_packed(packed, sizes)]
+    return [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(packed, sizes)]
 
 
 @contextmanager
