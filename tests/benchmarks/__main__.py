@@ -16,8 +16,9 @@ def main() -> None:
         hand, mine = measure.medians(by_hand(), ours())
         print(f"| {name} | {hand * 1e3:.3f} | {mine * 1e3:.3f} | {mine / hand:.2f} |", flush=True)
     print("\nThe exchange between two ranks, beside torchmetrics' own:\n")
-    for line in exchange.table():
-        print(line, flush=True)
+    print(exchange.HEADER)
+    for one in exchange.WORK:
+        print(exchange.row(one, world_size=2, seconds=4.0), flush=True)
 
 
 if __name__ == "__main__":

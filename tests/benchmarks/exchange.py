@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
@@ -136,21 +136,22 @@ WORK = [
 WORK.append(Work("exact AUROC of 20,000 rows a rank, 10 classes", exact_auroc, 10, rows=20_000))
 
 
-def table(world_size: int = 2, seconds: float = 4.0, works: Sequence[Work] = WORK) -> Iterator[str]:
-    """Give the lines of a Markdown table, a row for each work as soon as it is measured."""
-    yield (
-        "| work | compute, torchmetrics, ms | ours, ms | ratio | aim | exchange alone, torchmetrics, ms | ours, ms "
-        "| ratio | collectives, torchmetrics / ours | bytes sent by a rank, torchmetrics / ours |"
-    )
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for work in works:
-        on_ranks = run_ranks(measured, work, seconds, world_size=world_size, timeout=seconds * 20 + 100)
-        one = on_ranks[0]
-        cells = [work.name, *_compared(one.seconds), f"{work.aim:g}" if work.aim else "", *_compared(one.exchange)]
-        cells.append(" / ".join(map(kinds, one.collectives)))
-        sent_most = [max((rank.sent[i] or 0 for rank in on_ranks), default=0) for i in (0, 1)]
-        cells.append(" / ".join(f"{n:,}" for n in sent_most) if all(sent_most) else "not known")
-        yield f"| {' | '.join(cells)} |"
+HEADER = """\
+| processes | work | compute, torchmetrics, ms | ours, ms | ratio | aim | exchange alone, torchmetrics, ms | ours, ms \
+| ratio | collectives, torchmetrics / ours | bytes sent by a rank, torchmetrics / ours |
+| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+
+
+def row(work: Work, world_size: int, seconds: float) -> str:
+    """Measure, and give a row of a Markdown table."""
+    on_ranks = run_ranks(measured, work, seconds, world_size=world_size, timeout=seconds * 20 + 100)
+    one = on_ranks[0]
+    aim = f"{work.aim:g}" if work.aim and world_size == 2 else ""
+    calls = " / ".join(map(kinds, one.collectives))
+    most = [max(rank.sent[i] or 0 for rank in on_ranks) for i in (0, 1)]
+    sent = " / ".join(f"{n:,}" for n in most) if all(most) else "not known"
+    cells = [str(world_size), work.name, *_compared(one.seconds), aim, *_compared(one.exchange), calls, sent]
+    return f"| {' | '.join(cells)} |"
 
 
 def _compared(seconds: tuple[float, float]) -> list[str]:
