@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 NEWEST ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 
-.PHONY: help demo test zoo lint check bench docs clean
+.PHONY: help demo test zoo lint check bench scaling docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -43,6 +43,9 @@ check: lint test  ## all that CI runs: ruff, mypy, tests with warnings as errors
 
 bench: .venv/installed  ## measure speed against the alternatives, as ratios
 	$(BIN)/python -m tests.benchmarks
+
+scaling: .venv/installed  ## measure the exchange on 2, 4 and 8 processes
+	$(BIN)/python -m tests.benchmarks.scaling $(ARGS)
 
 docs: .venv/docs-installed  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --config-file .mkdocs.yml

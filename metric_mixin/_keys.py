@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Complex, Number, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,10 @@ from metric_mixin._layout import Array, Fields, Layout, PerClassSeen, PerLabel, 
 from metric_mixin._names import name_fault
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One value under its name.
 
-    Args:
+    Attributes:
         metric: Name of the metric in its declaration.
         path: The metric's name and the keys of dicts below it; what the values of several labels have in common.
         label: The class, label or output that the value belongs to, or ``None``.
@@ -107,7 +106,7 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
             scalar = _scalar(value)
             yield Entry(metric, path, None, value if scalar is None else scalar, is_scalar=scalar is not None)
             return
-        for label, one in zip(_labels(metric, layout, len(values), names), values, strict=True):
+        for label, one in zip(_labels(metric, layout, len(values), _fixed(names)), values, strict=True):
             yield Entry(metric, path, label, one)
     elif not isinstance(layout, Array) and (scalar := _scalar(value)) is not None:
         yield Entry(metric, path, None, scalar)
@@ -127,16 +126,21 @@ def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | Non
         if size is None and layout.labels is not None:
             size = len(layout.labels)
         if size is not None:
-            yield from (Entry(metric, path, label, None) for label in _labels(metric, layout, size, names))
+            yield from (Entry(metric, path, label, None) for label in _labels(metric, layout, size, _fixed(names)))
     elif isinstance(layout, Scalar):
         yield Entry(metric, path, None, None)
 
 
-def _labels(metric: str, layout: PerLabel, count: int, names: Sequence[str] | None) -> Sequence[str]:
+def _fixed(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(map(str, names))
+
+
+@lru_cache(maxsize=256)  # of thousands of classes, the check of each name takes longer than all else that is done here
+def _labels(metric: str, layout: PerLabel, count: int, names: tuple[str, ...] | None) -> Sequence[str]:
     """The name of each of ``count`` values, from the metric's own labels, the given names, or the indices."""
     labels = layout.labels
     if labels is None and names is not None:
-        labels, wanted = tuple(names)[layout.first :], count + layout.first
+        labels, wanted = names[layout.first :], count + layout.first
         if len(names) != wanted:
             raise ClassNamesError(
                 f"Metric {metric!r} has {wanted} {_PLURAL[layout.of]}, but `class_names` gives it {len(names)}: "
@@ -149,7 +153,7 @@ def _labels(metric: str, layout: PerLabel, count: int, names: Sequence[str] | No
             f"Metric {metric!r} has {count} {_PLURAL[layout.of]}, but its `labels` are {len(labels)}: "
             f"{listed(labels)}. Give one label for each, in order."
         )
-    return _checked(metric, [f"{layout.prefix}{label}{layout.postfix}" for label in labels])
+    return _checked(metric, tuple(f"{layout.prefix}{label}{layout.postfix}" for label in labels))
 
 
 def _checked(metric: str, labels: Sequence[str]) -> Sequence[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchmetrics.wrappers import MinMaxMetric
 
 from metric_mixin._keys import Entry
@@ -39,6 +40,12 @@ class Part:
         if batch is None or batch is not self._counted:
             self._counted = batch
             self.rows = None if rows is None or self.rows is None else self.rows + rows
+
+    def add_loss(self, loss: Tensor, weight: float | Tensor) -> None:
+        """Add a batch's loss; the first of an epoch says on which device: FSDP moves parameters past ``_apply``."""
+        if self.loss.device.type == "cpu" != loss.device.type and not self.loss.update_called:
+            self._move_loss(loss.device)
+        self.loss.update(loss, weight)
 
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
@@ -83,9 +90,12 @@ class Part:
 
     def to(self, device: torch.device) -> None:
         """Move every state to ``device``."""
+        self.metrics.to(device)
+        self._move_loss(device)
+
+    def _move_loss(self, device: torch.device) -> None:
         if device.type == "mps":  # which has no float64
             self.loss._apply(lambda t: t.float())
-        self.metrics.to(device)
         self.loss.to(device)
 
 
@@ -189,8 +199,8 @@ class StageRecord:
         self.visited = []
 
     def to(self, device: torch.device) -> None:
-        """Move every state to ``device``."""
-        for part in self._all():
+        """Move every state to ``device``, but never to the meta device, where a module may wait for its weights."""
+        for part in self._all() if device.type != "meta" else ():
             part.to(device)
 
     def known(self) -> Keyed:
@@ -211,6 +221,11 @@ class StageRecord:
 
     def _all(self) -> list[Part]:
         return [*self.parts.values(), *([self.all_rows] if self.all_rows is not None else [])]
+
+
+def with_storage() -> AbstractContextManager[Any]:
+    """Inside, new tensors have storage: where a module is made on the meta device, its metrics are not."""
+    return torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext()
 
 
 def _of(loader: Loader) -> str:

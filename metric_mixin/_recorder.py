@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from metric_mixin._layout import layout_of
 from metric_mixin._log import check_logger_keys
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, options_of
-from metric_mixin._record import Keyed, Loader, Part, StageRecord
+from metric_mixin._record import Keyed, Loader, Part, StageRecord, with_storage
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics, own_metrics
 from metric_mixin._trainer import trainer_of
@@ -73,9 +73,10 @@ class Recorder:
         if stage not in self.stages:
             options = options_of(module)
             owner = f"{type(module).__name__}.configure_metrics"
-            metrics = declare(module.configure_stage_metrics(stage), owner=owner)
-            taken = [metric for record in self.stages.values() for _, metric in record.metrics.items(copy_state=False)]
-            record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(options.metric_dtype))
+            with with_storage():
+                metrics = declare(module.configure_stage_metrics(stage), owner=owner)
+                taken = [m for record in self.stages.values() for _, m in record.metrics.items(copy_state=False)]
+                record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(options.metric_dtype))
             record.to(module.device)
             record.names = _loader_names(options, stage)
             self._describe(module, stage, record)
@@ -121,7 +122,7 @@ class Recorder:
         for loader in self._loaders(module, record):
             for name, layout in record.layouts.items():
                 for entry in expected(name, layout, self.class_names.of(module, stage, name, layout)):
-                    yield replace(entry, loader=loader)
+                    yield entry._replace(loader=loader)
 
     @staticmethod
     def _loaders(module: Any, record: StageRecord) -> list[Loader]:
@@ -230,11 +231,11 @@ class Recorder:
                 names = self.class_names.of(module, stage, name, layout)
                 for entry in flatten(name, layout, values[name], names):
                     once_an_array = (entry.metric, entry.name) in arrays
-                    yield replace(entry, loader=loader, is_scalar=entry.is_scalar and not once_an_array)
+                    yield entry._replace(loader=loader, is_scalar=entry.is_scalar and not once_an_array)
             elif name in empty and options.on_empty == "nan":
                 for e in record.known().values():
                     if e.metric == name and e.loader == loader and e.is_scalar:
-                        yield replace(e, value=torch.tensor(torch.nan))
+                        yield e._replace(value=torch.tensor(torch.nan))
 
     def with_best(self, module: Any, stage: Stage, keyed: Keyed, epoch: int | None) -> Keyed:
         """Move the tracked best values in an epoch of ``fit``, and return ``keyed`` with the best so far of each."""

@@ -190,8 +190,10 @@ class StageMetrics(NamedCollection):
         entries = [
             (name, entry) for name, value in values for entry in flatten(name, layout_of(self._member(name)), value)
         ]
-        check_distinct((entry.name, f"metric {name!r}") for name, entry in entries)
-        return {self._decorated(entry.name): entry.value for _, entry in entries}
+        flat = {self._decorated(entry.name): entry.value for _, entry in entries}
+        if len(flat) < len(entries):
+            check_distinct((entry.name, f"metric {name!r}") for name, entry in entries)
+        return flat
 
     def compute_values(
         self, names: Collection[str] | None = None, on_error: Callable[[ComputeError], None] | None = None

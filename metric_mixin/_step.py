@@ -228,7 +228,7 @@ def _count_rows(module: Any, part: Part, stage: Stage, rows: int | None = None) 
 def feed_loss(module: Any, log: Log, stage: Stage, loader: int | None, loss: Tensor, weight: Any) -> None:
     """Add a batch to the epoch's loss; while training, log the batch's own on the steps that are logged."""
     recorder = module._metric_recorder
-    _part(module, stage, loader).loss.update(loss, checked_weight(weight))
+    _part(module, stage, loader).add_loss(loss, checked_weight(weight))
     if not recorder.stages[stage].loss_noted:
         recorder.note_loss(module, stage)
     trainer = trainer_of(module)

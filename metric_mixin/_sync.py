@@ -161,6 +161,8 @@ def _settings_there(metric: Metric) -> dict[str, Any]:
 
 def _metrics_in(metric: Metric) -> Iterator[tuple[str, Metric]]:
     """The metric and those that it wraps, each behind its path."""
+    if not metric._modules:  # `named_modules` hashes a metric, and with it each tensor in its lists
+        return iter([("", metric)])
     return ((f".{path}" if path else "", m) for path, m in metric.named_modules() if isinstance(m, Metric))
 
 

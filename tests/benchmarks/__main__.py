@@ -1,20 +1,24 @@
-"""Run every benchmark and print one table: what was done, by hand in ms, ours in ms, ours / by hand."""
+"""Run every benchmark and print two tables: one process beside the same by hand, two beside torchmetrics' own sync."""
 
 import logging
 import warnings
 
-from tests.benchmarks import measure, work
+from tests.benchmarks import exchange, measure, work
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.simplefilter("ignore")
 
 
 def main() -> None:
-    """Print the table as Markdown."""
+    """Print the tables as Markdown."""
     print("| work | by hand, ms | metric_mixin, ms | ratio |\n| --- | ---: | ---: | ---: |")
     for name, by_hand, ours in work.ALL:
         hand, mine = measure.medians(by_hand(), ours())
         print(f"| {name} | {hand * 1e3:.3f} | {mine * 1e3:.3f} | {mine / hand:.2f} |", flush=True)
+    print("\nThe exchange between two ranks, beside torchmetrics' own:\n")
+    print(exchange.HEADER)
+    for one in exchange.WORK:
+        print(exchange.row(one, world_size=2, seconds=4.0), flush=True)
 
 
 if __name__ == "__main__":
