@@ -7,7 +7,7 @@ The way of the data, a file a step:
 3. ``_stage``, ``_loss``: inputs -> states -> values (``_groups``, ``_sharing``: who shares a state; ``_labels``,
    ``_precision``: inputs as they are counted; ``_collection``: under any name)
 4. ``_record``, ``_sync``, ``_merge``: one stage over its dataloaders; the states of all ranks, and of all dataloaders,
-   as one (``_signature``: what ranks compare before)
+   as one (``_signature``: what ranks compare; ``_packing``: states as bytes)
 5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left (``_class_names``)
 6. ``_best``, ``_log``, ``_pictures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
    (``_figures``: a value -> a picture; ``_history``: its course over epochs; ``_paths``: a key -> a folder)

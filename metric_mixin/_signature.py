@@ -1,4 +1,4 @@
-"""What a metric was declared with: a metric in, its class, settings and states as words out; pure.
+"""What ranks compare: a metric in, its class, settings and states as words out; where words differ, an error; pure.
 
 Ranks compare these words before they exchange states. They are taken when a metric is declared, since an update may
 change what stands on the object.
@@ -7,12 +7,14 @@ change what stands on the object.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from metric_mixin._errors import MetricMixinError, SyncError
 
 _MANY = 100_000  # numbers of a tensor up to which its values are told, by a digest of them
 
@@ -63,3 +65,50 @@ def _in_words(value: Any) -> str:
     if isinstance(value, Tensor):
         return repr(value.detach().cpu().reshape(-1).tolist())
     return repr(sorted(value, key=repr)) if isinstance(value, set | frozenset) else repr(value)
+
+
+def raise_faults(faults: Sequence[tuple[type[MetricMixinError], str] | None]) -> None:
+    """Raise the first fault of a rank, which every rank got."""
+    for rank, fault in enumerate(faults):
+        if fault is not None:
+            kind, message = fault
+            raise kind(f"On rank {rank}: {message}")
+
+
+def raise_differences(abouts: Sequence[Mapping[str, str]]) -> None:
+    """Raise ``SyncError`` where what ranks have in words is not the same on all, saying who has what."""
+    names = list(dict.fromkeys(name for about in abouts for name in about))
+    _raise_different({name: [about.get(name, "absent") for about in abouts] for name in names})
+
+
+def raise_other_forms(name: str, parts: Mapping[int, Any]) -> None:
+    """Raise where one state is a tensor of another dtype or shape on some ranks, dimensions of one aside."""
+    forms = {
+        rank: f"{part.dtype} of shape {tuple(n for n in part.shape if n != 1)}"
+        for rank, part in parts.items()
+        if isinstance(part, Tensor)
+    }
+    if len(set(forms.values())) > 1:
+        _raise_different({name: [forms.get(rank, "without rows") for rank in range(max(forms) + 1)]})
+
+
+def _raise_different(values: Mapping[str, Sequence[str]]) -> None:
+    different = {name: by_rank for name, by_rank in values.items() if len(set(by_rank)) > 1}
+    if not different:
+        return
+    shown = [
+        f"{name} is " + ", ".join(f"{value} on rank {_listed(by_rank, value)}" for value in dict.fromkeys(by_rank))
+        for name, by_rank in list(different.items())[:_SHOWN]
+    ]
+    more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    raise SyncError(
+        f"The ranks came to exchange metrics and differ: {'; '.join(shown)}{more}. Every rank must declare the same "
+        "metrics with the same settings, and end the same epochs of the same stages in the same order."
+    )
+
+
+_SHOWN = 5
+
+
+def _listed(by_rank: Sequence[str], value: str) -> str:
+    return " and ".join(str(rank) for rank, its in enumerate(by_rank) if its == value)

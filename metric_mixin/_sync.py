@@ -13,8 +13,6 @@ whose semantics these are, except that a rank without rows has no part in a resu
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -28,7 +26,8 @@ from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mea
 from metric_mixin._errors import MetricMixinError, SyncError
 from metric_mixin._inputs import mapped
 from metric_mixin._merge import merged_state, set_updates, updates_of
-from metric_mixin._signature import plain_attributes
+from metric_mixin._packing import packed, unpacked
+from metric_mixin._signature import plain_attributes, raise_differences, raise_faults, raise_other_forms
 
 Unit = Mapping[str, Metric]
 """Metrics by name that have one state: that of the first travels, and all get it. Only the first may wrap others."""
@@ -52,9 +51,9 @@ def gathered(value: Any, about: Mapping[str, str]) -> list[Any]:
     It may be of containers, tensors and whatever can be pickled.
     """
     ranks = _Ranks(about)
-    packed = _packed(value, ranks.device)
-    sizes = ranks.gather(torch.tensor([packed.numel()])).flatten().tolist()
-    return [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(packed, sizes)]
+    mine = packed(value, ranks.device)
+    sizes = ranks.gather(torch.tensor([mine.numel()])).flatten().tolist()
+    return [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(mine, sizes)]
 
 
 @contextmanager
@@ -212,16 +211,16 @@ class _Exchange:
     def run(self) -> dict[int, State]:
         """Return the state of all ranks by the identity of the metric."""
         to_gather = [slot.value_to_gather() for slot in self.slots if slot.way == _GATHER]
-        packed = _packed(to_gather, self.ranks.device) if to_gather else torch.zeros(0, dtype=torch.uint8)
+        mine = packed(to_gather, self.ranks.device) if to_gather else torch.zeros(0, dtype=torch.uint8)
         layout = [*(slot.layout() for slot in self.slots), *(sorted(_settings_there(one)) for one in self.reduced)]
-        header = [*_digest(sorted(self.about.items())), *_digest(layout), int(self.fault is not None), packed.numel()]
+        header = [*_digest(sorted(self.about.items())), *_digest(layout), int(self.fault is not None), mine.numel()]
         headers: list[list[int]] = self.ranks.gather(torch.tensor(header)).tolist()
         *_, sizes = zip(*headers, strict=True)
         if any(one[:5] != [*header[:4], 0] for one in headers):
             return self._by_gathering_all()
-        return self._by_reducing(packed, sizes)
+        return self._by_reducing(mine, sizes)
 
-    def _by_reducing(self, packed: Tensor, sizes: Sequence[int]) -> dict[int, State]:
+    def _by_reducing(self, mine: Tensor, sizes: Sequence[int]) -> dict[int, State]:
         """States that a reduction takes, reduced; the others gathered and merged."""
         updates = torch.tensor([updates_of(metric) for metric in self.reduced], dtype=torch.int64)
         counts = [torch.tensor(self.sums, dtype=torch.int64), updates, (updates > 0).long()]
@@ -232,7 +231,7 @@ class _Exchange:
             _INTEGERS: iter(integers),
             _SUM: iter(self.ranks.sum(self._shares(_SUM), torch.float64)),
             _EXTREME: iter(self.ranks.largest(self._shares(_EXTREME))),
-            _GATHER: iter(zip(*self.ranks.gather_packed(packed, sizes), strict=True) if max(sizes) else ()),
+            _GATHER: iter(zip(*self.ranks.gather_packed(mine, sizes), strict=True) if max(sizes) else ()),
         }
         found = {id(m): State(count, {}) for m, count in zip(self.reduced, updates.tolist(), strict=True)}
         for slot in self.slots:
@@ -258,8 +257,8 @@ class _Exchange:
             "settings": {name: _settings_there(m) for name, m in members if updates_of(m)},
         }
         ranks = gathered(mine, self.about)
-        _raise_faults([rank["fault"] for rank in ranks])
-        _raise_differences([rank["about"] for rank in ranks])
+        raise_faults([rank["fault"] for rank in ranks])
+        raise_differences([rank["about"] for rank in ranks])
         found: dict[int, State] = {}
         for name, metric in members:
             fed = {i: State(*rank["states"][name]) for i, rank in enumerate(ranks) if name in rank["states"]}
@@ -267,7 +266,7 @@ class _Exchange:
             for state, reduction in metric._reductions.items() if fed else ():
                 parts = {rank: one.states[state] for rank, one in fed.items()}
                 if reduction is not dim_zero_cat:
-                    _raise_other_forms(f"state {state!r} of {name}", parts)
+                    raise_other_forms(f"state {state!r} of {name}", parts)
                 states[state] = _merged(name, metric, state, list(parts.values()))
             for rank in fed if not updates_of(metric) else ():
                 for setting, value in ranks[rank]["settings"][name].items():
@@ -359,7 +358,7 @@ class _Ranks:
         """Return what every rank packed, to ``sizes`` bytes."""
         padded = mine.new_zeros(max(sizes))
         padded[: mine.numel()] = mine
-        return [_unpacked(row[:size]) for row, size in zip(self.gather(padded), sizes, strict=True)]
+        return [unpacked(row[:size]) for row, size in zip(self.gather(padded), sizes, strict=True)]
 
     def sum(self, shares: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
         """Return the sum over the ranks of each tensor, by one collective."""
@@ -404,125 +403,3 @@ def _digest(value: object) -> list[int]:
     """128 bits that tell ``value`` from any other, as two integers."""
     digest = hashlib.sha256(repr(value).encode()).digest()
     return [int.from_bytes(digest[i : i + 8], "little", signed=True) for i in (0, 8)]
-
-
-# What differs
-
-
-def _raise_faults(faults: Sequence[tuple[type[MetricMixinError], str] | None]) -> None:
-    for rank, fault in enumerate(faults):
-        if fault is not None:
-            kind, message = fault
-            raise kind(f"On rank {rank}: {message}")
-
-
-def _raise_differences(abouts: Sequence[Mapping[str, str]]) -> None:
-    names = list(dict.fromkeys(name for about in abouts for name in about))
-    _raise_different({name: [about.get(name, "absent") for about in abouts] for name in names})
-
-
-def _raise_other_forms(name: str, parts: Mapping[int, Any]) -> None:
-    """Raise where one state is a tensor of another dtype or shape on some ranks, dimensions of one aside."""
-    forms = {
-        rank: f"{part.dtype} of shape {tuple(n for n in part.shape if n != 1)}"
-        for rank, part in parts.items()
-        if isinstance(part, Tensor)
-    }
-    if len(set(forms.values())) > 1:
-        _raise_different({name: [forms.get(rank, "without rows") for rank in range(max(forms) + 1)]})
-
-
-def _raise_different(values: Mapping[str, Sequence[str]]) -> None:
-    different = {name: by_rank for name, by_rank in values.items() if len(set(by_rank)) > 1}
-    if not different:
-        return
-    shown = [
-        f"{name} is " + ", ".join(f"{value} on rank {_listed(by_rank, value)}" for value in dict.fromkeys(by_rank))
-        for name, by_rank in list(different.items())[:_SHOWN]
-    ]
-    more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-    raise SyncError(
-        f"The ranks came to exchange metrics and differ: {'; '.join(shown)}{more}. Every rank must declare the same "
-        "metrics with the same settings, and end the same epochs of the same stages in the same order."
-    )
-
-
-_SHOWN = 5
-
-
-def _listed(by_rank: Sequence[str], value: str) -> str:
-    return " and ".join(str(rank) for rank, its in enumerate(by_rank) if its == value)
-
-
-# States as bytes
-
-_ALIGNED = 16  # bytes: no dtype has more
-
-
-class _Packer(pickle.Pickler):
-    """Pickles containers, and keeps tensors aside; those of a list, which may be very many, as one."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self.tensors: list[Tensor] = []
-
-    def persistent_id(self, value: Any) -> Any:
-        if _is_dense(value):
-            self.tensors.append(value.detach())
-            return value.dtype, tuple(value.shape)
-        if type(value) is list and len(value) > 1 and all(map(_is_dense, value)):
-            kinds = {(tensor.dtype, tensor.device) for tensor in value}
-            if len(kinds) == 1:
-                self.tensors.append(torch.cat([tensor.detach().reshape(-1) for tensor in value]))
-                return value[0].dtype, [tuple(tensor.shape) for tensor in value]
-        return None
-
-
-class _Unpacker(pickle.Unpickler):
-    """The inverse: takes each tensor from the bytes that follow."""
-
-    def __init__(self, file: io.BytesIO, payload: Tensor) -> None:
-        super().__init__(file)
-        self.payload = payload
-
-    def persistent_load(self, form: Any) -> Any:
-        dtype, shape = form
-        shapes = shape if isinstance(shape, list) else [shape]
-        counts = [torch.Size(one).numel() for one in shapes]
-        size = sum(counts) * dtype.itemsize
-        mine, self.payload = self.payload[:size], self.payload[_padded(size) :]
-        parts = [part.reshape(one) for part, one in zip(torch.split(mine.view(dtype), counts), shapes, strict=True)]
-        return parts if isinstance(shape, list) else parts[0]
-
-
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-
-
-def _packed(value: Any, device: torch.device) -> Tensor:
-    """Return ``value`` as one tensor of bytes: the length of its pickle, the pickle, and the tensors in it."""
-    packer = _Packer(file := io.BytesIO())
-    packer.dump(value)
-    pickled = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
-    length = torch.tensor([pickled.numel(), 0]).view(torch.uint8)
-    parts = []
-    for part in (length, pickled, *map(_as_bytes, packer.tensors)):
-        padding = torch.zeros(_padded(part.numel()) - part.numel(), dtype=torch.uint8, device=device)
-        parts += [part.to(device), padding]
-    return torch.cat(parts)
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    dense = tensor.resolve_conj().resolve_neg().contiguous()
-    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)  # one element may have any stride
-
-
-def _unpacked(packed: Tensor) -> Any:
-    """The inverse of ``_packed``; tensors are views."""
-    length = int(packed[:8].view(torch.int64))
-    pickled = packed[_ALIGNED : _ALIGNED + length].cpu().numpy().tobytes()
-    return _Unpacker(io.BytesIO(pickled), packed[_ALIGNED + _padded(length) :]).load()
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNED) * _ALIGNED

@@ -27,6 +27,7 @@ ORDER = [
     "_labels",
     "_merge",
     "_signature",
+    "_packing",
     "_sync",
     "_collection",
     "_loss",
