@@ -63,14 +63,16 @@ def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str
     for picture in pictures:
         key = picture.key
         try:
-            _say_lacking(recorder, [key, *picture.names])
             figure = picture.draw()
+            lacks = _about_lacking([key, *picture.names])
         except MissingDependencyError as error:
             recorder.say("matplotlib", str(error))
             return
         except Exception as error:
             recorder.say(f"figure {key}", f"Drawing {key!r} failed: {type(error).__name__}: {error}{picture.whole}")
             continue
+        if lacks is not None:
+            recorder.say("font", lacks)
         folder = PurePosixPath("figures") / folder_of(key, recorder.folders)
         for taker, failure in hand_out(trainer, key, figure, step, folder, beside_scalars=beside_scalars[key]):
             recorder.say(
@@ -140,16 +142,15 @@ def _keys_beside(logged: set[str], keys: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _say_lacking(recorder: Any, texts: Sequence[str]) -> None:
-    """Say once, of the first text with such signs, that the font of pictures lacks some."""
+def _about_lacking(texts: Sequence[str]) -> str | None:
+    """Say of the first text that has such signs which ones the font of pictures lacks."""
     for text in texts:
         if signs := lacking(text):
-            recorder.say(
-                "font",
+            return (
                 f"The font of pictures ({fonts()}) lacks {signs!r} in {text!r}: such signs are written as their code. "
-                "Name a font that has them in `matplotlib.rcParams['font.family']`, which takes a list.",
+                "Name a font that has them in `matplotlib.rcParams['font.family']`, which takes a list."
             )
-            return
+    return None
 
 
 def hand_out(
