@@ -1,7 +1,7 @@
-"""Values -> pictures: by the metric's own ``plot``, or as a matrix, or over epochs.
+"""Values -> pictures: by the metric's own ``plot``, or as a matrix or bars, or over epochs.
 
-matplotlib is imported here and only when a picture is asked for. Figures are made without pyplot, so that none is
-left open and no back end with windows is ever chosen.
+matplotlib is imported here and in ``_fit``, and only when a picture is asked for. Figures are made without pyplot, so
+that none is left open and no back end with windows is ever chosen.
 
 Private name used (torchmetrics 1.7 and 1.9.0): ``utilities.plot._get_col_row_split``, how many axes it wants.
 """
@@ -9,8 +9,10 @@ Private name used (torchmetrics 1.7 and 1.9.0): ``utilities.plot._get_col_row_sp
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MultilabelConfusionMatrix
 
 from metric_mixin._errors import MissingDependencyError
+from metric_mixin._fit import LARGEST, every, fit, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,42 +29,44 @@ if TYPE_CHECKING:
 _MOST_WITH_TEXT = 30
 """Classes up to which the cells of a matrix have room for their number."""
 
-_LARGEST = 18.0
-"""Inches; at matplotlib's 100 dots an inch a picture that loggers still show."""
-
-_LONGEST_NAME = 32
+_MOST_BARS = 200
+"""Values of a vector up to which each has a bar of its own."""
 
 
 def draw(metric: Metric | None, value: Any, title: str, labels: Sequence[str] | None = None) -> Figure:
-    """Draw a computed value by the metric's own ``plot``; a matrix of a metric without one as an image.
+    """Draw a computed value by the metric's own ``plot``; of a metric without one a matrix as an image, a row as bars.
+
+    A ``plot`` that leaves the axes it is given alone, and makes a figure of its own, has that one taken as it is.
 
     Args:
-        metric: The metric that computed the value, ``None`` where the value is a part of what it returned.
+        metric: The metric that computed the value, ``None`` where the value is a part that no metric computed.
         value: What its ``compute`` returned; it is not computed again.
         title: Title of the picture.
         labels: Names of the classes: for the axes of a matrix and for lines that ``plot`` numbers class by class.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
-        NotImplementedError: The metric has no ``plot`` and the value is no matrix.
+        NotImplementedError: The metric has no ``plot`` and the value is neither a matrix nor a row of numbers.
     """
-    labels = None if labels is None else [_short(label) for label in labels]
+    _see_that_matplotlib_is_installed()
+    labels = None if labels is None else [short(label) for label in labels]
     shape = value.shape if isinstance(value, Tensor) else ()
     figure = _figure(*_size(metric, shape, labels))
     try:
-        _plot(figure, metric, value, labels)
+        given, own = _plot(figure, metric, value, labels)
+        if own is not None:
+            return own
     except NotImplementedError:
-        if len(shape) != 2:
+        if not isinstance(value, Tensor) or value.ndim not in (1, 2) or value.is_complex():
             raise
         figure.clear()
-        _image(figure, value, labels)
-    figure.suptitle(_plain(title))
-    for axes in figure.axes:
-        _name_lines(axes, labels)
-    _legend_beside(figure)
-    figure.draw_without_rendering()  # lays it out, so that the size of the axes is known
-    for axes in figure.axes:
-        _fit_matrix(axes)
+        if value.ndim == 2:
+            given = [_image(figure, value, labels)]
+        else:
+            names = labels if labels is not None and len(labels) == len(value) else [str(i) for i in range(len(value))]
+            figure, axes = _bars(value.tolist(), names)
+            given = [axes]
+    fit(figure, title, given, labels)
     return figure
 
 
@@ -78,39 +83,40 @@ def draw_history(values: Mapping[str | None, Mapping[int, float]], title: str) -
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
+    _see_that_matplotlib_is_installed()
     epochs = {epoch for line in values.values() for epoch in line}
     if len(values) > 1 and len(epochs) == 1:
-        figure = _figure(7.0, min(1.5 + 0.22 * len(values), _LARGEST))
-        axes = figure.subplots()
-        places = range(len(values))
-        axes.barh(places, [next(iter(line.values())) for line in values.values()])
-        step = _every(len(values), figure.get_figheight() - 1.5)
-        axes.set_yticks(places[::step], labels=[_short(str(label)) for label in values][::step])
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
+        names = [short(str(label)) for label in values]
+        figure, axes = _bars([next(iter(line.values())) for line in values.values()], names)
         axes.set_xlabel(f"epoch {min(epochs)}")
     else:
         figure = _figure(7.0, 5.0)
         axes = figure.subplots()
         for label, line in values.items():
-            name = None if label is None else _short(label)
+            name = None if label is None else short(label)
             axes.plot(list(line), list(line.values()), marker="o" if len(line) < 30 else None, markersize=4, label=name)
-        axes.locator_params("x", integer=True)
+        axes.locator_params("x", integer=True, min_n_ticks=1)
+        if len(epochs) == 1:
+            axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axes.set_xlabel("epoch")
-        _legend_beside(figure)
-    axes.grid(alpha=0.4)
-    figure.suptitle(_plain(title))
+        axes.grid(alpha=0.4)
+    fit(figure, title, [axes])
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def _see_that_matplotlib_is_installed() -> None:
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "Drawing a metric needs matplotlib, which is not installed: `pip install 'metric-mixin[plot]'`."
         ) from error
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -119,33 +125,72 @@ def _figure(width: float, height: float) -> Figure:
 def _size(metric: Metric | None, shape: Sequence[int], labels: Sequence[str] | None) -> tuple[float, float]:
     """Width and height in inches: a matrix has room for its classes and their names, within limits."""
     if isinstance(metric, MultilabelConfusionMatrix):
-        side = min(2.2 * ceil(shape[0] ** 0.5), _LARGEST)
+        side = min(2.2 * ceil(shape[0] ** 0.5), LARGEST)
         return max(side, 6.0), max(side, 6.0) * 0.85
     if len(shape) != 2:
         return 6.0, 5.0
     count, longest = max(shape), max(map(len, labels or [""]))
     names = 0.07 * longest if count <= _MOST_WITH_TEXT else 0.05 * longest
     side = max((0.45 if count <= _MOST_WITH_TEXT else 0.16) * count, 3.6)
-    return min(2.2 + names + side, _LARGEST), min(1.2 + 0.7 * names + side, _LARGEST)
+    return min(2.2 + names + side, LARGEST), min(1.2 + 0.7 * names + side, LARGEST)
 
 
-def _plot(figure: Figure, metric: Metric | None, value: Any, labels: Sequence[str] | None) -> None:
+def _plot(
+    figure: Figure, metric: Metric | None, value: Any, labels: Sequence[str] | None
+) -> tuple[list[Any], Figure | None]:
+    """Let a metric draw itself; return the axes that it was given, or the figure that it drew on instead of them."""
     if metric is None:
-        raise NotImplementedError("it is a part of what the metric returned, and no matrix")
+        raise NotImplementedError("no metric's `plot` draws this part of a value")
     taken = inspect.signature(metric.plot).parameters
-    options: dict[str, Any] = {"ax": _axes(figure, metric, value)}
+    any_name = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    axes = _axes(figure, metric, value)
+    given = list(figure.axes)
+    options: dict[str, Any] = {"ax": axes} if "ax" in taken or any_name else {}
     if labels is not None and "labels" in taken:
         options["labels"] = labels
     if "add_text" in taken and value.shape[-1] > _MOST_WITH_TEXT:
         options["add_text"] = False
+    with _pyplot_as_it_was() as opened:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy")  # torch's own
+                returned = metric.plot(value, **options)
+        except NotImplementedError as error:
+            raise NotImplementedError(f"{type(metric).__name__} has no `plot` of its own") from error
+        if not any(axes.has_data() for axes in figure.axes):
+            own = _own_figure([returned[0] if isinstance(returned, tuple) and returned else returned, *opened()])
+            if own is not None:
+                return [], own
+    if options.get("add_text") is False and given[0].images:
+        _colour_bar(figure, given[0].images[0], given[0])
+    return given, None
+
+
+@contextmanager
+def _pyplot_as_it_was() -> Iterator[Callable[[], list[Any]]]:
+    """Give what lists the figures of pyplot that are opened inside; close them in the end."""
+    before = sys.modules["matplotlib.pyplot"].get_fignums() if "matplotlib.pyplot" in sys.modules else []
+
+    def numbers() -> list[int]:
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        return [] if pyplot is None else [number for number in pyplot.get_fignums() if number not in before]
+
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy")  # torch by matplotlib
-            metric.plot(value, **options)
-    except NotImplementedError as error:
-        raise NotImplementedError(f"{type(metric).__name__} has no `plot` of its own") from error
-    if options.get("add_text") is False:
-        _colour_bar(figure, figure.axes[0].images[0], figure.axes[0])
+        yield lambda: [sys.modules["matplotlib.pyplot"].figure(number) for number in numbers()]
+    finally:
+        for number in numbers():
+            sys.modules["matplotlib.pyplot"].close(number)
+
+
+def _own_figure(found: Sequence[Any]) -> Figure | None:
+    """The first figure of what a ``plot`` returned and opened, to be rendered without a window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    own = next((one for one in found if isinstance(one, Figure) and one.axes), None)
+    if own is not None:
+        FigureCanvasAgg(own)
+    return own
 
 
 def _axes(figure: Figure, metric: Metric, value: Any) -> Any:
@@ -163,85 +208,32 @@ def _axes(figure: Figure, metric: Metric, value: Any) -> Any:
     return figure.subplots(nrows=rows, ncols=columns).view(Grid)
 
 
-def _image(figure: Figure, value: Tensor, labels: Sequence[str] | None) -> None:
+def _image(figure: Figure, value: Tensor, labels: Sequence[str] | None) -> Any:
     """A matrix whose metric cannot draw it; names stand on the axes that have as many places as there are names."""
     axes = figure.subplots()
     _colour_bar(figure, axes.imshow(value.detach().cpu().float().numpy(), aspect="auto"), axes)
     for axis, count in ((axes.yaxis, value.shape[0]), (axes.xaxis, value.shape[1])):
         if labels is not None and len(labels) == count:
             axis.set_ticks(range(count), labels=labels)
+    return axes
+
+
+def _bars(values: Sequence[float], names: Sequence[str]) -> tuple[Figure, Any]:
+    """A bar for each value, from above, and its name beside it; of very many their outline."""
+    figure = _figure(7.0, min(1.5 + 0.22 * len(values), LARGEST))
+    axes = figure.subplots()
+    if len(values) > _MOST_BARS:
+        edges = [i - 0.5 for i in range(len(values) + 1)]
+        axes.stairs(values, edges, orientation="horizontal", fill=True)
+    else:
+        axes.barh(range(len(values)), values)
+    step = every(len(values), figure.get_figheight() - 1.5)
+    axes.set_yticks(range(0, len(values), step), labels=names[::step])
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.grid(alpha=0.4)
+    return figure, axes
 
 
 def _colour_bar(figure: Figure, image: Any, axes: Any) -> None:
     figure.colorbar(image, ax=axes, fraction=0.03, shrink=0.8)
-
-
-def _fit_matrix(axes: Any) -> None:
-    """Make names and numbers of an image fit: names at their ticks, as many as have room, numbers within cells."""
-    if not axes.images or axes.get_label() == "<colorbar>":
-        return
-    figure, grid = axes.get_figure(), axes.get_subplotspec().get_gridspec()
-    rows, columns = axes.images[0].get_array().shape[:2]
-    height = axes.get_position().height * figure.get_figheight()
-    for axis, count in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        texts = [text.get_text() for text in axis.get_ticklabels()]
-        if len(texts) == count:
-            step = _every(count, height)
-            axis.set_ticks(range(0, count, step), labels=texts[::step], fontsize=10 if height / count > 0.2 else 7)
-        for text in axis.get_ticklabels():
-            text.set_rotation(0)
-    if any(len(text.get_text()) > 3 for text in axes.get_xticklabels()):
-        for text in axes.get_xticklabels():
-            text.set(rotation=45, rotation_mode="anchor", ha="right", va="center")
-    most = max((len(text.get_text()) for text in axes.texts), default=1)
-    for text in axes.texts:
-        text.set_fontsize(min(15.0, 72 * 0.9 * height / rows / (0.65 * most)))
-    if grid.ncols > 1:
-        axes.title.set_fontsize(10 if len(axes.get_title()) < 24 else 7)
-
-
-def _every(count: int, inches: float) -> int:
-    """One in how many names has room."""
-    return max(1, ceil(count * 0.13 / inches))
-
-
-def _name_lines(axes: Any, labels: Sequence[str] | None) -> None:
-    """Give lines that are numbered class by class, as ``Class 0`` or ``ROC_0``, the names of the classes."""
-    lines, texts = axes.get_legend_handles_labels()
-    if labels is None or not texts or len(texts) != len(labels):
-        return
-    start = texts[0].removesuffix("0")
-    if texts == [f"{start}{i}" for i in range(len(labels))]:
-        for line, label in zip(lines, labels, strict=True):
-            line.set_label(label)
-
-
-def _legend_beside(figure: Any) -> None:
-    """Put the legend beside the axes, where it covers neither lines nor title, and tell more than ten lines apart."""
-    from matplotlib import colormaps
-
-    for axes in figure.axes:
-        lines, texts = axes.get_legend_handles_labels()
-        if axes.get_legend() is not None:
-            axes.get_legend().remove()
-        if not texts:
-            continue
-        columns = ceil(len(texts) / 25)
-        if len(texts) > 10:
-            for i, line in enumerate(lines):
-                line.set_color(colormaps["turbo"](i / (len(lines) - 1)))
-        longest = max(map(len, texts))
-        figure.set_figwidth(min(7.0 + columns * (0.5 + 0.07 * longest), 2 * _LARGEST))
-        figure.legend(lines, texts, loc="outside right upper", ncols=columns, fontsize=8)
-
-
-def _short(name: str) -> str:
-    """A name that is not too long; names often differ at their ends, which both stay."""
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME // 2]}…{name[1 - _LONGEST_NAME // 2 :]}"
-    return _plain(f" {name}" if name.startswith("_") else name)  # which matplotlib would leave out of a legend
-
-
-def _plain(text: str) -> str:
-    """A text that matplotlib does not take for a formula."""
-    return text.replace("$", r"\$")

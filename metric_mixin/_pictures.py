@@ -6,15 +6,21 @@ ends nothing. Nothing here needs another process than the first, which alone dra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryConfusionMatrix
+from torchmetrics.wrappers import MultitaskWrapper, Running
+from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._errors import MissingDependencyError
 from metric_mixin._figures import draw, draw_history
+from metric_mixin._fit import fonts, lacking
+from metric_mixin._keys import Entry
+from metric_mixin._layout import inner_metric
 from metric_mixin._options import options_of
 from metric_mixin._paths import folder_of
 from metric_mixin._patterns import is_matched
@@ -24,6 +30,22 @@ from metric_mixin._types import Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+class _Picture(NamedTuple):
+    """A picture to draw.
+
+    Attributes:
+        key: Its key.
+        names: The names in it.
+        draw: What draws it.
+        whole: Where the value is kept whole, if it is an array.
+    """
+
+    key: str
+    names: Sequence[str]
+    draw: Callable[[], Figure]
+    whole: str = ""
 
 
 def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str, Any], step: int) -> None:
@@ -36,54 +58,103 @@ def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str
     recorder.history.note((id(trainer), recorder.runs), trainer.current_epoch, scalars)
     if is_fitting(trainer) and (trainer.current_epoch + 1) % options.figures_every_n_epochs:
         return
-    for key, is_scalar, drawing in _drawings(module, stage, wanted, values):
+    pictures = list(_pictures(module, stage, wanted, values))
+    beside_scalars = _keys_beside(_logged(recorder, keyed), [picture.key for picture in pictures])
+    for picture in pictures:
+        key = picture.key
         try:
-            figure = drawing()
+            figure = picture.draw()
+            lacks = _about_lacking([key, *picture.names])
         except MissingDependencyError as error:
             recorder.say("matplotlib", str(error))
             return
         except Exception as error:
-            recorder.say(f"figure {key}", f"Drawing {key!r} failed: {type(error).__name__}: {error}")
+            recorder.say(f"figure {key}", f"Drawing {key!r} failed: {type(error).__name__}: {error}{picture.whole}")
             continue
+        if lacks is not None:
+            recorder.say("font", lacks)
         folder = PurePosixPath("figures") / folder_of(key, recorder.folders)
-        for taker, failure in hand_out(trainer, key, figure, step, folder, is_scalar=is_scalar):
+        for taker, failure in hand_out(trainer, key, figure, step, folder, beside_scalars=beside_scalars[key]):
             recorder.say(
                 f"picture {taker}",
                 f"The picture of {key!r} could not be given to {taker}: {type(failure).__name__}: {failure}",
             )
 
 
-def _drawings(
-    module: Any, stage: Stage, wanted: Keyed, values: dict[str, Any]
-) -> Iterator[tuple[str, bool, Callable[[], Figure]]]:
-    """Each picture's key, whether a scalar is logged under that too, and what draws it."""
+def _pictures(module: Any, stage: Stage, wanted: Keyed, values: dict[str, Any]) -> Iterator[_Picture]:
     recorder = module._metric_recorder
     metrics = dict(recorder.stages[stage].metrics.items(copy_state=False))
     lines: dict[str, dict[str | None, dict[int, float]]] = {}
     for key, entry in wanted.items():
-        value = values[key]
         if entry.is_scalar:
             shared = key if entry.label is None else module.metric_key(stage, entry.path, entry.loader)
             lines.setdefault(shared, {})[entry.label] = recorder.history.of(key)
-        elif entry.path == entry.metric:
-            metric = metrics[entry.metric]
-            yield key, False, partial(draw, metric, value, key, _axis_names(module, stage, entry.metric, metric))
-        elif getattr(value, "ndim", 0) == 2:  # of the parts of a dict, which no `plot` draws, the matrices
-            yield key, False, partial(draw, None, value, key)
+        else:
+            metric = _computed_by(metrics[entry.metric], entry.metric, entry.path)
+            names = _axis_names(module, stage, entry, metric)
+            whole = f". It is kept whole in `metric_results[{stage!r}]`."
+            yield _Picture(key, names or (), partial(draw, metric, values[key], key, names), whole)
     for key, of_label in lines.items():
-        yield key, key in wanted, partial(draw_history, of_label, key)
+        yield _Picture(key, [label for label in of_label if label is not None], partial(draw_history, of_label, key))
 
 
-def _axis_names(module: Any, stage: Stage, name: str, metric: Any) -> Any:
-    """Names of the classes for the axes, where the options or the datamodule name as many as the metric has."""
+def _computed_by(metric: Any, path: str, wanted: str) -> Metric | None:
+    """The metric whose ``compute`` returned the part at ``wanted`` of what ``metric``, at ``path``, returned."""
+    while isinstance(metric, Running | MetricInputTransformer):
+        metric = inner_metric(metric)
+    if path == wanted:
+        return metric if isinstance(metric, Metric) else None
+    members = metric.items(flatten=False) if isinstance(metric, MultitaskWrapper) else ()
+    for name, member in metric.items() if isinstance(metric, MetricCollection) else members:
+        if f"{wanted}/".startswith(f"{path}/{name}/"):
+            return _computed_by(member, f"{path}/{name}", wanted)
+    return None
+
+
+def _axis_names(module: Any, stage: Stage, entry: Entry, metric: Metric | None) -> Sequence[str] | None:
+    """Names of the classes for the axes, where there are as many as the metric has; of a part as in its keys."""
+    recorder = module._metric_recorder
     binary = 2 if isinstance(metric, BinaryConfusionMatrix) else None
     count = getattr(metric, "num_classes", getattr(metric, "num_labels", binary))
-    names = module._metric_recorder.class_names.for_metric(module, stage, name)
+    if entry.path == entry.metric:
+        names = recorder.class_names.for_metric(module, stage, entry.metric)
+    else:
+        names = recorder.class_names.of(module, stage, entry.metric, recorder.stages[stage].layouts[entry.metric])
     return names if names is not None and len(names) == count else None
 
 
+def _logged(recorder: Any, keyed: Keyed) -> set[str]:
+    """Every key under which a scalar is logged, as far as that is known."""
+    known = [keyed, *(record.known() for record in recorder.stages.values())]
+    scalars = {key for entries in known for key, entry in entries.items() if entry.is_scalar}
+    return scalars | set(recorder.user_keys) | {recorder.step_key}
+
+
+def _keys_beside(logged: set[str], keys: Sequence[str]) -> dict[str, str]:
+    """Picture's key to the one where no scalar is: its own, or the first ``KEY_history`` that nothing else has."""
+    taken, result = logged | set(keys), {}
+    for key in keys:
+        free = key
+        while key in logged and free in taken:
+            free += "_history"
+        taken.add(free)
+        result[key] = free
+    return result
+
+
+def _about_lacking(texts: Sequence[str]) -> str | None:
+    """Say of the first text that has such signs which ones the font of pictures lacks."""
+    for text in texts:
+        if signs := lacking(text):
+            return (
+                f"The font of pictures ({fonts()}) lacks {signs!r} in {text!r}: such signs are written as their code. "
+                "Name a font that has them in `matplotlib.rcParams['font.family']`, which takes a list."
+            )
+    return None
+
+
 def hand_out(
-    trainer: Any, key: str, figure: Figure, step: int, folder: PurePosixPath, *, is_scalar: bool = False
+    trainer: Any, key: str, figure: Figure, step: int, folder: PurePosixPath, *, beside_scalars: str | None = None
 ) -> Iterator[tuple[str, Exception]]:
     """Give a picture to each logger; where one takes none, or there is none, to a PNG file. Yield who failed, and why.
 
@@ -93,7 +164,7 @@ def hand_out(
         figure: The picture.
         step: The step under which the epoch's scalars are logged.
         folder: Folder for ``STEP.png``, below the log folder or among the artifacts.
-        is_scalar: Whether a scalar is logged under this key.
+        beside_scalars: The key for a logger where an image under a scalar's key would take its place.
     """
     if trainer.fast_dev_run:
         return
@@ -101,22 +172,22 @@ def hand_out(
     left = not trainer.loggers
     for logger in trainer.loggers:
         try:
-            left |= not _taken(logger, key, figure, step, file, is_scalar)
+            left |= not _taken(logger, key, figure, step, file, beside_scalars or key)
         except Exception as error:  # noqa: PERF203 - each logger by itself
             yield type(logger).__name__, error
     if left:
-        path = log_folder(trainer) / file
+        root = log_folder(trainer)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except OSError as error:
-            yield str(path.parent), error
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            figure.savefig(root / file)
+        except Exception as error:
+            yield str(root / folder.parts[0]), error
 
 
-def _taken(logger: Any, key: str, figure: Figure, step: int, file: PurePosixPath, is_scalar: bool) -> bool:
+def _taken(logger: Any, key: str, figure: Figure, step: int, file: PurePosixPath, beside_scalars: str) -> bool:
     """Give a picture to a logger that takes one; whether it does."""
     if hasattr(logger, "log_image"):  # W&B, where an image under a scalar's key would take its place
-        logger.log_image(f"{key}_history" if is_scalar else key, [figure], step)
+        logger.log_image(beside_scalars, [figure], step)
     elif hasattr(logger.experiment, "add_figure"):  # TensorBoard
         logger.experiment.add_figure(key, figure, global_step=step, close=False)
     elif hasattr(logger.experiment, "log_figure") and hasattr(logger, "run_id"):  # MLflow

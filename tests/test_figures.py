@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 
 from metric_mixin._errors import MissingDependencyError
 from metric_mixin._figures import draw, draw_history
+from metric_mixin._fit import fonts, lacking
 
 LABELS = ["ant", "bee", "cat"]
 SCORES = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
@@ -169,18 +170,138 @@ def test_lines_that_are_not_numbered_class_by_class_stay_as_they_are(texts, name
     assert legend(draw(Own(3), (), "t", LABELS)) == (LABELS if named else texts)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100])
-def test_a_legend_covers_neither_lines_nor_title(classes):
-    """It stands beside the axes and within the picture, and no two lines have one colour."""
+def roc(classes, names, title):
     metric = MulticlassROC(classes, thresholds=5)
     metric.update(torch.rand(200, classes).softmax(1), torch.randint(classes, (200,)))
-    figure = draw(metric, metric.compute(), "val/roc", [f"class {i}" for i in range(classes)])
+    return draw(metric, metric.compute(), title, names)
+
+
+def history(classes, names, title):
+    return draw_history({name: {0: 0.0, 1: i / classes} for i, name in enumerate(names)}, title)
+
+
+@pytest.mark.parametrize("make", [roc, history])
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [("val/x", "the rather long name of a class, number {}"), ("val/a/rather/long/key" * 6, "{}")],
+    ids=["names", "title"],
+)
+@pytest.mark.parametrize("classes", [2, 10, 100, 300])
+def test_title_legend_and_lines_leave_each_other_room(classes, name, title, make):
+    """The title is over the axes, the legend beside both and whole, and the axes have most of the picture."""
+    figure = make(classes, [name.format(i) for i in range(classes)], title)
     figure.draw_without_rendering()
-    beside, width, height = figure.legends[0].get_window_extent(), *figure.get_size_inches() * figure.dpi
-    assert beside.x0 > figure.axes[0].get_window_extent().x1
-    assert not beside.overlaps(figure._suptitle.get_window_extent())
-    assert (beside.x1, beside.y1) <= (width, height)
-    assert len({str(line.get_color()) for line in figure.axes[0].lines}) == classes
+    (width, height), (axes,), (beside,) = figure.get_size_inches() * figure.dpi, figure.axes, figure.legends
+    heading, legend, inner = (one.get_window_extent() for one in (figure._suptitle, beside, axes))
+    assert not heading.overlaps(legend)
+    assert heading.x0 >= 0
+    assert heading.x0 + heading.x1 == pytest.approx(inner.x0 + inner.x1, abs=8)
+    assert inner.y1 <= heading.y0
+    assert inner.x1 < legend.x0
+    assert (legend.x1, legend.y1) <= (width, height)
+    assert legend.y0 >= 0
+    assert inner.width * inner.height > 0.35 * width * height
+    assert max(width, height) <= 2000
+    assert len(beside.get_texts()) == (classes if classes <= 200 else 150)  # every second name
+    assert len({str(line.get_color()) for line in axes.lines}) == min(classes, 256)
+
+
+SQUARE = tensor([[3, 1], [0, 4]])
+
+
+class Odd(MulticlassConfusionMatrix):
+    """A metric whose ``plot`` a test gives."""
+
+    def __init__(self, plot):
+        super().__init__(2)
+        self.plot = plot
+
+
+def inset(value, ax=None):
+    ax.imshow(value)
+    ax.inset_axes([0.5, 0.5, 0.3, 0.3]).imshow(value)
+
+
+def beside(value, ax=None):
+    ax.figure.add_axes([0.1, 0.1, 0.2, 0.2]).imshow(value)
+
+
+@pytest.mark.parametrize("plot", [inset, beside])
+def test_a_plot_may_add_axes_of_its_own(plot, tmp_path):
+    """What it draws there is in the picture."""
+    figure = draw(Odd(plot), SQUARE, "t")
+    figure.savefig(tmp_path / "x.png")
+    images = [
+        image.get_array().tolist() for axes in figure.axes for a in (axes, *axes.child_axes) for image in a.images
+    ]
+    assert images == [SQUARE.tolist()] * (2 if plot is inset else 1)
+
+
+def returned_with_axes(value, ax=None):
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots()
+    axes.imshow(value)
+    return figure, axes
+
+
+def returned(value):
+    return returned_with_axes(value)[0]
+
+
+def opened(value, **options):
+    returned_with_axes(value)
+
+
+@pytest.mark.parametrize("plot", [returned_with_axes, returned, opened])
+def test_a_figure_that_a_plot_makes_by_itself_is_the_picture(plot, tmp_path):
+    """It is taken as it is, and pyplot has open what was open before, and nothing else."""
+    from matplotlib import pyplot
+
+    before = pyplot.figure()
+    try:
+        figure = draw(Odd(plot), SQUARE, "t")
+        assert pyplot.get_fignums() == [before.number]
+    finally:
+        pyplot.close(before)
+    figure.savefig(tmp_path / "x.png")
+    assert [axes.images[0].get_array().tolist() for axes in figure.axes] == [SQUARE.tolist()]
+
+
+def test_a_plot_that_fails_leaves_no_figure_open():
+    """What it opened is closed."""
+    from matplotlib import pyplot
+
+    def failing(value, ax=None):
+        pyplot.figure()
+        raise ValueError("no paint")
+
+    with pytest.raises(ValueError, match="no paint"):
+        draw(Odd(failing), SQUARE, "t")
+    assert pyplot.get_fignums() == []
+
+
+def test_signs_that_the_font_lacks_are_their_codes(tmp_path):
+    """Names stay apart, and matplotlib has nothing to warn of, however often a logger renders the picture."""
+    names = ["日本", "日中"]
+    matrix = draw(MulticlassConfusionMatrix(2), SQUARE, "val/日", names)
+    lines = draw_history({name: {0: 0.5, 1: 1.0} for name in names}, "val/日")
+    for figure in (matrix, lines, lines):
+        figure.savefig(tmp_path / "x.png")
+    codes = [r"\u65e5\u672c", r"\u65e5\u4e2d"]
+    assert [label.get_text() for label in matrix.axes[0].get_xticklabels()] == codes
+    assert legend(lines) == codes
+    assert matrix.get_suptitle() == r"val/\u65e5"
+
+
+def test_a_font_that_the_user_names_counts(monkeypatch):
+    """Each font of matplotlib's setting stands in for the ones before; one that is not installed does not."""
+    import matplotlib
+
+    assert lacking("a日\N{MATHEMATICAL BOLD CAPITAL A}日") == "日\N{MATHEMATICAL BOLD CAPITAL A}"
+    monkeypatch.setitem(matplotlib.rcParams, "font.family", ["no such font", "DejaVu Sans", "STIXGeneral"])
+    assert lacking("a日\N{MATHEMATICAL BOLD CAPITAL A}") == "日"
+    assert fonts() == "DejaVu Sans, STIXGeneral"
 
 
 class Bare(Metric):
@@ -204,8 +325,30 @@ def test_a_matrix_of_a_metric_without_a_plot_is_an_image_with_a_colour_bar():
     assert "ant" not in [label.get_text() for label in axes.get_yticklabels()]
 
 
-@pytest.mark.parametrize("value", [torch.arange(3.0), torch.zeros(2, 2, 2), ("a", "b")], ids=["vector", "3d", "tuple"])
-def test_what_is_no_matrix_of_a_metric_without_a_plot_is_an_error_that_names_the_metric(value):
+@pytest.mark.parametrize(
+    ("labels", "names"), [(None, ["0", "1", "2"]), (LABELS, LABELS), (LABELS[:2], ["0", "1", "2"])]
+)
+def test_a_vector_of_a_metric_without_a_plot_has_a_bar_for_each_value(labels, names):
+    """From above, under the names where there are as many, otherwise under the indices."""
+    (axes,) = draw(Bare(), tensor([0.5, 2.0, -1.0]), "val/x", labels).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 2.0, -1.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+
+
+def test_a_long_vector_is_one_outline():
+    """Thousands of values, one a row of the data, are drawn in no time, each at its index."""
+    values = torch.arange(5000.0)
+    (axes,) = draw(Bare(), values, "val/x").axes
+    (outline,) = axes.patches
+    assert outline.get_data().values.tolist() == values.tolist()
+    assert outline.get_data().edges.tolist() == [i - 0.5 for i in range(5001)]
+
+
+NONE = [torch.zeros(2, 2, 2), ("a", "b"), torch.ones(3) * 1j]
+
+
+@pytest.mark.parametrize("value", NONE, ids=["3d", "tuple", "complex"])
+def test_what_is_neither_matrix_nor_vector_of_a_metric_without_a_plot_is_an_error_that_names_the_metric(value):
     """There is no way to draw it, and the error says whose it is."""
     with pytest.raises(NotImplementedError, match="Bare has no `plot`"):
         draw(Bare(), value, "t")
@@ -221,6 +364,15 @@ def test_a_history_is_a_line_over_epochs():
     assert axes.lines[0].get_xdata().tolist() == [1, 3, 5]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.5, 0.75, np.nan])
     assert (axes.get_xlabel(), figure.get_suptitle(), legend(figure)) == ("epoch", "val/acc", [])
+
+
+@pytest.mark.parametrize("epochs", [[0], [7], [2, 3]], ids=str)
+def test_few_epochs_are_whole_numbers_on_their_axis(epochs):
+    """A single one, too, has a tick at itself and none between."""
+    figure = draw_history({None: dict.fromkeys(epochs, 0.5)}, "val/acc")
+    figure.draw_without_rendering()
+    (axes,), (low, high) = figure.axes, figure.axes[0].get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == epochs
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

@@ -18,7 +18,7 @@ from tests.support import Replay, pairs
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged"),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # mlflow, about itself
-    pytest.mark.filterwarnings("ignore:Glyph .* missing from font"),  # matplotlib's own font has no Chinese
+    pytest.mark.filterwarnings("ignore:The font of pictures .* lacks"),  # matplotlib's own font has no Chinese
 ]
 
 PNG = b"\x89PNG\r\n\x1a\n"

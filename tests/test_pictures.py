@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib import pyplot
 from torch import tensor
-from torchmetrics import MeanSquaredError, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
-from torchmetrics.wrappers import ClasswiseWrapper
+from torchmetrics import MeanSquaredError, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassROC
+from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, LambdaInputTransformer, MultitaskWrapper, Running
 
 from metric_mixin import MetricLogging, MetricMixinWarning
 from metric_mixin._pictures import hand_out, log_folder
@@ -23,6 +23,7 @@ from tests.support import Replay, loader, pairs
 pytestmark = pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
 
 FOLDER = PurePosixPath("figures/val/roc")
+KEPT = ". It is kept whole in `metric_results['val']`."
 
 
 class Folder:
@@ -113,6 +114,17 @@ def test_a_file_that_cannot_be_written_is_handed_back(tmp_path):
     ((where, error),) = hand_out(fake_trainer(tmp_path), "val/roc", Picture(), 7, FOLDER)
     assert "figures" in where
     assert isinstance(error, OSError)
+
+
+def test_a_picture_that_cannot_be_rendered_is_handed_back(tmp_path):
+    """Whatever a ``plot`` left in the figure ends no training run either."""
+
+    class Broken:
+        def savefig(self, path):
+            raise ValueError("no glyphs")
+
+    ((_, error),) = hand_out(fake_trainer(tmp_path), "val/roc", Broken(), 7, FOLDER)
+    assert str(error) == "no glyphs"
 
 
 # From an epoch
@@ -290,7 +302,7 @@ def test_a_failing_plot_is_said_once_and_training_goes_on(trainer):
 
     run = trainer(max_epochs=2)
     said = warned(run, Failing(figures=("val/odd", "val/confusion")), loader(), loader())
-    assert [m for m in said if "fail" in m] == ["Drawing 'val/odd' failed: ValueError: no paint"]
+    assert [m for m in said if "fail" in m] == [f"Drawing 'val/odd' failed: ValueError: no paint{KEPT}"]
     assert run.current_epoch == 2
     assert [f["key"] for f in run.logger.figures] == ["val/confusion"] * 2
     assert pyplot.get_fignums() == []
@@ -309,6 +321,148 @@ def test_a_failing_logger_is_said_once_and_training_goes_on(trainer):
         "The picture of 'val/confusion' could not be given to Offline: ConnectionError: no server"
     ]
     assert len(run.loggers[1].figures) == 2 * 4  # with the loss
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(trainer, tmp_path):
+    """However many pictures should go there."""
+    (tmp_path / "figures").write_text("in the way")
+    said = warned(trainer(logger=False), Drawn(figures=("val/*", "*/loss")), loader(), loader())
+    (message,) = [m for m in said if "could not be given" in m]
+    assert f"could not be given to {tmp_path / 'figures'}" in message
+
+
+def test_signs_that_the_font_lacks_are_said_once(trainer, tmp_path):
+    """By us, with a label and the font, over two epochs, four pictures and two loggers; by matplotlib never."""
+    names = ["ant", "日本", "中国", "owl"]
+    run = trainer(logger=[CapturingLogger(), CSVLogger(tmp_path)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(Drawn(figures=("val/*",), class_names=names), loader(), loader())
+    (message,) = [str(w.message) for w in caught if "lyph" in str(w.message) or "font" in str(w.message)]
+    for part in ("'日本'", "DejaVu Sans", "rcParams['font.family']"):
+        assert part in message
+
+
+class Images(CapturingLogger):
+    """A logger that takes images the way W&B does."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def log_image(self, key, images, step):
+        self.images.append(key)
+
+
+@pytest.mark.parametrize(
+    ("figures", "images"),
+    [
+        (("each",), ["val/acc_history_history"]),
+        (("acc",), ["val/acc_history_history"]),
+        (("acc", "acc_history"), ["val/acc_history_history", "val/acc_history_history_history"]),
+        (("each", "confusion"), ["val/acc_history_history", "val/confusion"]),
+    ],
+    ids=["unmatched-scalar", "history-is-a-scalar", "both", "array"],
+)
+def test_no_image_takes_the_place_of_a_scalar(trainer, figures, images):
+    """Where an image's key, or that with ``_history``, is any scalar's, a free one is found, the same in each epoch."""
+
+    class Keyed(Drawn):
+        def configure_metrics(self):
+            return super().configure_metrics() | {"acc_history": MulticlassAccuracy(4)}
+
+        def metric_key(self, stage, name, loader=None):
+            return f"{stage}/{name.replace('each', 'acc')}"
+
+    run = trainer(max_epochs=2, logger=Images())
+    run.fit(Keyed(figures=[f"val/{name}" for name in figures]), loader(), loader())
+    assert sorted(run.logger.images) == sorted(images * 2)
+    assert not {key for row in run.logger.metrics for key in row} & set(run.logger.images)
+
+
+TASKS = {"roc": MulticlassROC, "confusion": MulticlassConfusionMatrix}
+
+
+class Wrapped(Drawn):
+    """One metric, whose inputs are given to each of its tasks."""
+
+    def __init__(self, make, **options):
+        super().__init__(**options)
+        self.make = make
+
+    def configure_metrics(self):
+        return {"own": self.make()}
+
+    def metric_inputs(self, outputs, target, batch):
+        return tuple(dict.fromkeys(TASKS, part) for part in (outputs, target)) if self.tasks() else (outputs, target)
+
+    def tasks(self):
+        return isinstance(self.make(), MultitaskWrapper)
+
+
+@pytest.mark.parametrize(
+    ("make", "figures", "keys"),
+    [
+        (lambda: MultitaskWrapper({k: t(4, thresholds=3) if k == "roc" else t(4) for k, t in TASKS.items()}),
+         "own*", {"val/own/roc", "val/own/confusion"}),
+        (lambda: MultitaskWrapper({k: MetricCollection({"m": MulticlassROC(4, 3)}) for k in TASKS}, prefix="a/"),
+         "own*", {"val/own/a/roc/m", "val/own/a/confusion/m"}),
+        (lambda: Running(MulticlassConfusionMatrix(4), window=2), "own", {"val/own"}),
+        (lambda: LambdaInputTransformer(MulticlassROC(4, 3), lambda preds: preds.softmax(1)), "own", {"val/own"}),
+    ],
+    ids=["tasks", "collections", "running", "transformer"],
+)  # fmt: skip
+def test_what_a_wrapper_returns_is_drawn_by_the_metric_that_computed_it(trainer, make, figures, keys):
+    """With the names of the classes, on the axes of a matrix or in the legend of curves."""
+    run = trainer(max_epochs=1)
+    said = warned(run, Wrapped(make, figures=(f"val/{figures}",), class_names={"*": list("abcd")}), loader(), loader())
+    assert [m for m in said if "Drawing" in m] == []
+    assert {f["key"] for f in run.logger.figures} == keys
+    for figure in (f["figure"] for f in run.logger.figures):
+        axes = figure.axes[0]
+        legend = [text.get_text() for found in figure.legends for text in found.get_texts()]
+        assert (legend or [text.get_text() for text in axes.get_xticklabels()]) == list("abcd")
+        assert legend or len(axes.texts) == 16  # the numbers of the cells
+
+
+def test_a_plain_list_of_names_is_for_no_task(trainer):
+    """Which of several tasks it names nobody can tell; the keys have no names of it either."""
+
+    def make():
+        return MultitaskWrapper({name: MulticlassConfusionMatrix(4) for name in TASKS})
+
+    run = trainer(max_epochs=1)
+    run.fit(Wrapped(make, figures=("val/own*",), class_names=list("abcd")), loader(), loader())
+    for figure in (f["figure"] for f in run.logger.figures):
+        assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == list("0123")
+
+
+def test_a_vector_that_a_wrapper_returned_is_bars(trainer):
+    """A bar for each of the values that are kept whole."""
+    module, run = Wrapped(lambda: BootStrapper(MulticlassAccuracy(4), 5, raw=True), figures=("own/raw",)), trainer()
+    run.validate(module, loader(), verbose=False)
+    (picture,) = run.logger.figures
+    values = module.metric_results["val"]["val/own/raw"].tolist()
+    assert picture["key"] == "val/own/raw"
+    assert [bar.get_width() for bar in picture["figure"].axes[0].patches] == values
+    assert len(values) == 5
+
+
+def test_a_part_that_cannot_be_drawn_is_said_once(trainer):
+    """With its key, and where it is kept."""
+
+    class Own(Drawn):
+        def configure_metrics(self):
+            metric = Bare()
+            metric.value = {"cube": torch.zeros(2, 2, 2), "row": torch.ones(2, dtype=torch.int64)}
+            return {"own": metric}
+
+    run = trainer(max_epochs=2)
+    said = [m for m in warned(run, Own(figures=("val/own",)), loader(), loader()) if "Drawing" in m]
+    assert len(said) == 1
+    assert said[0].startswith("Drawing 'val/own/cube' failed: NotImplementedError: ")
+    assert said[0].endswith(KEPT)
+    assert {f["key"] for f in run.logger.figures} == {"val/own/row"}
 
 
 def test_without_matplotlib_one_message_says_what_to_install(trainer, monkeypatch):
@@ -352,7 +506,7 @@ def test_a_metric_without_a_plot(trainer, value, drawn):
     said = warned(run, Own(figures=("val/own", "val/own/*")), loader(), loader())
     keys = {"val/own/a", "val/own/m"} if isinstance(value, dict) else {"val/own"}
     assert {f["key"] for f in run.logger.figures} == (keys if drawn else set())
-    failed = ["Drawing 'val/own' failed: NotImplementedError: Bare has no `plot` of its own"]
+    failed = [f"Drawing 'val/own' failed: NotImplementedError: Bare has no `plot` of its own{KEPT}"]
     assert [m for m in said if "Drawing" in m] == ([] if drawn else failed)
 
 
