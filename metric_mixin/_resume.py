@@ -183,11 +183,16 @@ def _fits(metric: Metric, kept: Any) -> bool:
         for name, default in module._defaults.items():
             value = state[name]
             if isinstance(default, Tensor):
-                if not isinstance(value, Tensor) or value.shape != default.shape or value.dtype != default.dtype:
+                if not isinstance(value, Tensor) or _form(value) != _form(default):
                     return False
             elif not isinstance(value, list) or not all(isinstance(item, Tensor) for item in value):
                 return False
     return True
+
+
+def _form(state: Tensor) -> tuple[Any, ...]:
+    """Dtype and shape, without dimensions of one, of which torchmetrics 1.7 drops one at times."""
+    return state.dtype, tuple(n for n in state.shape if n != 1)
 
 
 def _restore(metric: Metric, kept: Mapping[str, Any]) -> None:
