@@ -39,7 +39,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test  ## all that CI runs: ruff, mypy, tests with warnings as errors, examples of the docs
+check: lint test  ## ruff, mypy, tests with warnings as errors, examples of the docs; CI runs it, and zoo
 
 bench: .venv/installed  ## measure speed against the alternatives, as ratios
 	$(BIN)/python -m tests.benchmarks
