@@ -20,7 +20,15 @@ from metric_mixin._pictures import show
 from metric_mixin._record import Keyed
 from metric_mixin._report import MetricReport, report_values
 from metric_mixin._resuming import take_loaded
-from metric_mixin._trainer import eval_loaders, is_fitting, loader_count, logged_step, running_hook, trainer_of
+from metric_mixin._trainer import (
+    data_ranks,
+    eval_loaders,
+    is_fitting,
+    loader_count,
+    logged_step,
+    running_hook,
+    trainer_of,
+)
 from metric_mixin._types import STAGES, Stage
 
 _END_HOOKS: dict[Stage, str] = {
@@ -75,16 +83,17 @@ def _shards(module: Any, stage: Stage, trainer: Any | None) -> list[Shard | None
     """What each dataloader gives on this rank; where rows may be padding and nobody can tell which, that is said."""
     loaders, known = ([], True) if trainer is None else eval_loaders(trainer)
     shards = [shard_of(loader) for loader in loaders]
-    if trainer is None or trainer.world_size == 1 or not options_of(module).exact_eval:
+    ranks, _ = data_ranks(trainer)
+    if trainer is None or ranks == 1 or not options_of(module).exact_eval:
         return [shard and shard._replace(real=shard.given, repeated=0) for shard in shards] if known else []
     for i, (loader, shard) in enumerate(zip(loaders, shards, strict=True)):
         if shard is None or not known:
-            doubtful = rows_in_doubt(loader, trainer.world_size) if shard is None else shard.repeated
+            doubtful = rows_in_doubt(loader, ranks or 1) if shard is None else shard.repeated
             if doubtful != 0:
                 module._metric_recorder.say(
                     f"padding {stage} {i}",
                     f"Dataloader {i} of stage {stage!r} ({sampling(loader)}) may repeat rows, so that all "
-                    f"{trainer.world_size} processes have as many, and it cannot be told which. Rows that may count "
+                    f"{ranks} processes have as many, and it cannot be told which. Rows that may count "
                     f"twice: {'an unknown number' if doubtful is None else doubtful}. "
                     "A `DistributedSampler`, a plain batch sampler, batches in order and one dataloader after the "
                     "other are exact.",

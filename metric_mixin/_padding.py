@@ -148,8 +148,22 @@ def trimmed(value: Any, rows: Rows, what: str) -> Any:
 def trimmed_batch(batch: Any, rows: Rows) -> Any:
     """``trimmed`` for what a dataloader gives: the two items of a pair are inputs and target, never two rows."""
     if is_pair(batch):
+        if any(_are_plainly_rows(part, rows) for part in batch):  # then a list of as many tensors has its rows too
+            return with_parts(lambda part: _rows_or_trimmed(part, rows), batch)
         return with_parts(lambda part: trimmed(part, rows, "the batch"), batch)
     return trimmed(batch, rows, "the batch")
+
+
+def _are_plainly_rows(value: Any, rows: Rows) -> bool:
+    """Whether a list has an item a row, and no item has rows itself."""
+    items = isinstance(value, list | tuple) and len(value) == rows.given
+    return items and all(_length(item) is None for item in value)
+
+
+def _rows_or_trimmed(value: Any, rows: Rows) -> Any:
+    if isinstance(value, list | tuple) and len(value) == rows.given:
+        return value[: rows.counted]
+    return trimmed(value, rows, "the batch")
 
 
 def _has_an_item_a_row(value: Sequence[Any], rows: Rows, what: str) -> bool:

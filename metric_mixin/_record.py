@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from metric_mixin._layout import Layout
 from metric_mixin._loss import EpochLoss
 from metric_mixin._merge import merge_into
 from metric_mixin._padding import Rows, Shard
-from metric_mixin._stage import StageMetrics
-from metric_mixin._sync import Unit, compute_alone, several_ranks, synced
+from metric_mixin._stage import StageMetrics, copied
+from metric_mixin._sync import Unit, compute_alone, computing_anew_alone, several_ranks, synced
 
 Loader = str | int | None
 """A dataloader as ``metric_key`` gets it: its name, its index where it has none, ``None`` for a single one or all."""
@@ -49,7 +48,7 @@ class Part:
 
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
-        part = Part(deepcopy(self.metrics))
+        part = Part(copied(self.metrics))
         part.reset()
         for metric in part.lasting():
             metric.min_val, metric.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
@@ -161,16 +160,28 @@ class StageRecord:
         return [None] if self.count == 1 else list(range(self.count))
 
     @contextmanager
-    def of_all_ranks(self, about: dict[str, str]) -> Iterator[None]:
-        """Inside, each dataloader's part has the rows of all ranks; ``about`` is what must be the same on each."""
+    def of_all_ranks(self, about: dict[str, str], *, alone: bool, group: Any) -> Iterator[None]:
+        """Inside, each dataloader's part has the rows of all ranks.
+
+        Args:
+            about: What must be the same on each.
+            alone: Whether this process has all rows, though it may be one of several.
+            group: The processes that have rows of their own; all where ``None``.
+        """
         parts = {loader: self.part(index) for index, loader in enumerate(self.labels())}
+        for part in parts.values():
+            if part.rows == 0 and part.pending():  # fed past `update_metrics`
+                part.rows = None
         sums = [n for part in parts.values() for n in (part.rows or 0, int(part.rows is None))]
         with ExitStack() as stack:
-            if several_ranks():
+            if alone and several_ranks():
+                for metric in (m for part in parts.values() for unit in part.units("") for m in unit.values()):
+                    stack.enter_context(computing_anew_alone(metric))
+            elif several_ranks(group):
                 faults = [part.metrics.fault() for part in parts.values()]
                 fault = next((fault for fault in faults if fault is not None), None)
                 units = [] if fault else [unit for loader, part in parts.items() for unit in part.units(_of(loader))]
-                sums = stack.enter_context(synced(units, about | self.metrics.declared(), sums, fault))
+                sums = stack.enter_context(synced(units, about | self.metrics.declared(), sums, fault, group))
                 for part in parts.values():
                     stack.enter_context(part.metrics.left_alone())
             counts = zip(parts, sums[::2], sums[1::2], strict=True)

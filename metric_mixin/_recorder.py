@@ -34,7 +34,7 @@ from metric_mixin._options import MetricLogging, options_of
 from metric_mixin._record import Keyed, Loader, Part, StageRecord, with_storage
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics, own_metrics
-from metric_mixin._trainer import trainer_of
+from metric_mixin._trainer import data_ranks, trainer_of
 from metric_mixin._types import STAGES, Stage
 
 
@@ -204,11 +204,14 @@ class Recorder:
         loaders = record.labels()
         words = {f"option {field.name}": repr(getattr(options, field.name)) for field in fields(options)}
         entries: list[Entry] = []
-        with record.of_all_ranks({"stage": stage, **about, "number of dataloaders": str(record.count)} | words):
+        words |= {"number of dataloaders": str(record.count), "names of classes": repr(self.class_names.known)}
+        ranks, group = data_ranks(trainer_of(module))
+        with record.of_all_ranks({"stage": stage, **about} | words, alone=ranks == 1, group=group):
             for index, loader in enumerate(loaders):
                 entries += self._entries(module, stage, record, record.part(index), loader, sanity)
             if options.pooled and len(loaders) > 1:
                 entries += self._entries(module, stage, record, record.pooled(), None, sanity)
+        self._say_padding_fed(stage, record)
         keyed = self._keyed(module, stage, entries)
         record.found = self._merged(record, keyed)
         return keyed
@@ -255,6 +258,17 @@ class Recorder:
         """Return the keys of a stage whose best value is tracked, and the epoch of each best value that is known."""
         tracked = self._tracked(module, self.stages[stage].known())
         return {key: self.best.epochs().get(key) for key, _ in tracked}
+
+    def _say_padding_fed(self, stage: Stage, record: StageRecord) -> None:
+        """Say where rows that a sampler repeats may count, since they were fed where nobody could leave them out."""
+        repeated = sum(shard.repeated for shard in record.shards or () if shard is not None)
+        if repeated and any(part.rows is None for part in record.parts.values()):
+            self.say(
+                f"padding fed {stage}",
+                f"Metrics of stage {stage!r} were fed outside of their batches, or not by `update_metrics`, so that "
+                f"rows which samplers repeat as padding, {repeated} in all, may count twice. Feed them by "
+                "`update_metrics` in the step, or leave the padding out by `counted_rows`.",
+            )
 
     def _warn_of_failure(self, stage: Stage) -> Callable[[ComputeError], None]:
         return lambda failure: self.say(f"{stage} {failure}", f"In stage {stage!r}: {failure}")

@@ -96,7 +96,12 @@ def merged_states(record: StageRecord, ranks: Sequence[Mapping[str, Any]]) -> di
             if all(_fits(metric, one) for one in parts) and parts and _can_go_on(metric):
                 metrics[name] = _merged(metric, parts)
         losses = [states["loss"] for states in saved if states["loss"]]
-        merged[index] = {"metrics": metrics, "loss": _merged(part.loss, losses) if losses else {}}
+        rows = [states.get("rows") for states in saved]
+        merged[index] = {
+            "metrics": metrics,
+            "loss": _merged(part.loss, losses) if losses else {},
+            "rows": None if None in rows else sum(rows),
+        }
     return merged
 
 
@@ -146,13 +151,18 @@ def restore_states(record: StageRecord, entry: Mapping[str, Any]) -> list[str]:
                 _restore(metrics[name], states["metrics"][name])
         if states.get("loss"):
             _restore(part.loss, states["loss"])
+        part.rows = states.get("rows")
     return missing
 
 
 def _part_states(part: Part) -> dict[str, Any]:
     members = part.metrics.items(copy_state=False)
     metrics = {name: _states(metric) for name, metric in members if part.metrics.updated(name)}
-    return {"metrics": metrics, "loss": _states(part.loss) if part.loss.update_called else {}}
+    return {
+        "metrics": metrics,
+        "loss": _states(part.loss) if part.loss.update_called else {},
+        "rows": part.rows,
+    }
 
 
 def _states(metric: Metric) -> dict[str, Any]:

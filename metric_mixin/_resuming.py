@@ -16,7 +16,7 @@ from metric_mixin._resume import (
     states_of,
 )
 from metric_mixin._sync import gathered, several_ranks
-from metric_mixin._trainer import is_fitting, train_loaders_are_stateful, train_position, trainer_of
+from metric_mixin._trainer import data_ranks, is_fitting, train_loaders_are_stateful, train_position, trainer_of
 
 
 def save(module: Any, checkpoint: dict[str, Any]) -> None:
@@ -49,9 +49,10 @@ def _rows_of_epoch(recorder: Any, trainer: Any | None) -> tuple[list[dict[str, A
     if record is None or trainer is None or not is_fitting(trainer) or not record.open:
         return [], True
     mine = states_of(record)
-    if not several_ranks():
+    ranks, group = data_ranks(trainer)
+    if ranks == 1 or not several_ranks(group):
         return [mine], True
-    return ([mine], False) if trainer.interrupted else (gathered(mine, {"stage": "train"}), True)
+    return ([mine], False) if trainer.interrupted else (gathered(mine, {"stage": "train"}, group), True)
 
 
 def load(module: Any, checkpoint: dict[str, Any]) -> None:
@@ -106,10 +107,10 @@ def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_end
                 "declared now, or they do not go on from those of another number of processes, so their values of "
                 "this epoch cover the rows since the resume.",
             )
-        if len(entry["train"]) != trainer.world_size and entry.get("whole", True) and not epoch_ends:
+        if len(entry["train"]) != data_ranks(trainer)[0] and entry.get("whole", True) and not epoch_ends:
             recorder.say(
                 "resume ranks",
-                f"Resumed within epoch {epoch} on {trainer.world_size} processes from a checkpoint of "
+                f"Resumed within epoch {epoch} on {data_ranks(trainer)[0]} processes from a checkpoint of "
                 f"{len(entry['train'])}: the training values of this epoch cover the rows before it and since. That is "
                 "each row once only where the dataloaders go on at the very row where they were, whatever the number "
                 "of processes; a `DistributedSampler` does not.",
@@ -132,9 +133,14 @@ def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_end
 
 def _share_of_rank(record: Any, ranks: list[dict[str, Any]], trainer: Any) -> dict[str, Any]:
     """The rows that this rank goes on with: its own, or, of another number of ranks, on rank 0 those of all."""
-    if len(ranks) == trainer.world_size:
-        own: dict[str, Any] = ranks[trainer.global_rank]
+    if len(ranks) == data_ranks(trainer)[0]:
+        own: dict[str, Any] = ranks[_data_rank(trainer)]
         return own
-    if trainer.global_rank > 0:
+    if _data_rank(trainer) > 0:
         return {}
     return ranks[0] if len(ranks) == 1 else merged_states(record, ranks)
+
+
+def _data_rank(trainer: Any) -> int:
+    """The place of this process among those with rows of their own."""
+    return int(trainer.strategy.distributed_sampler_kwargs["rank"]) if data_ranks(trainer)[1] else trainer.global_rank

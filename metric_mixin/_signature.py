@@ -103,7 +103,8 @@ def _raise_different(values: Mapping[str, Sequence[str]]) -> None:
     more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
     raise SyncError(
         f"The ranks came to exchange metrics and differ: {'; '.join(shown)}{more}. Every rank must declare the same "
-        "metrics with the same settings, and end the same epochs of the same stages in the same order."
+        "metrics with the same settings, and end the same epochs of the same stages in the same order. What is a "
+        "rank's own on a metric, such as a folder, is left out where its name begins with an underscore."
     )
 
 

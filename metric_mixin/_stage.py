@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
@@ -59,6 +61,8 @@ class StageMetrics(NamedCollection):
     """
 
     _left_alone = False
+    _resets = 0  # after a compute, by which ranks see that one of them asked once more
+    _computed_since_reset = False
 
     def __init__(self, metrics: Any, *more: Any, prefix: str | None = None, postfix: str | None = None) -> None:
         super().__init__([], prefix=prefix, postfix=postfix, compute_groups=False)
@@ -183,7 +187,10 @@ class StageMetrics(NamedCollection):
             return self._flat(self.compute_values())
         fault = self.fault()
         units = [] if fault else self.units()
-        with synced(units, {"": type(self).__name__} | self.declared(), fault=fault), self.left_alone():
+        own = {"": type(self).__name__, "prefix": repr(self.prefix), "postfix": repr(self.postfix)}
+        own["resets after a compute"] = str(self._resets)
+        self._computed_since_reset = True
+        with synced(units, own | self.declared(), fault=fault), self.left_alone():
             return self._flat(self.compute_values())
 
     def _flat(self, values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -295,6 +302,8 @@ class StageMetrics(NamedCollection):
                 for member in metric.modules():
                     if isinstance(member, MetricInputTransformer):  # torchmetrics 1.7 leaves the metric in it as it is
                         member.wrapped_metric.reset()
+        self._resets += self._computed_since_reset
+        self._computed_since_reset = False
         self._fed.clear()
         self._ranges.reset()
         self._sharing.reset(self._member)
@@ -334,7 +343,7 @@ def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> 
     for name, metric in metrics.items():
         members = {id(member) for member in metric.modules() if isinstance(member, Metric)}
         if members & ids:
-            metric = metric.clone()
+            metric = copied(metric)
             metric.reset()
         ids |= members
         own[name] = metric
@@ -342,6 +351,15 @@ def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> 
             if isinstance(module, MetricCollection):
                 _update_each(module)
     return own
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def copied(module: _Module) -> _Module:
+    """Return a copy of metrics; a process group, which nobody can copy, stays the same."""
+    groups = (m.process_group for m in module.modules() if isinstance(m, Metric) and m.process_group is not None)
+    return deepcopy(module, {id(group): group for group in groups})
 
 
 def _update_each(collection: MetricCollection) -> None:

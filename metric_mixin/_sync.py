@@ -40,17 +40,17 @@ class State(NamedTuple):
     states: dict[str, Any]
 
 
-def several_ranks() -> bool:
-    """Whether this is one of several processes in a group of torch.distributed."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def several_ranks(group: Any = None) -> bool:
+    """Whether this is one of several processes in a group of torch.distributed, that of all where ``None``."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
-def gathered(value: Any, about: Mapping[str, str]) -> list[Any]:
+def gathered(value: Any, about: Mapping[str, str], group: Any = None) -> list[Any]:
     """Return ``value`` of each rank, on every rank, with tensors of their own on the CPU.
 
     It may be of containers, tensors and whatever can be pickled.
     """
-    ranks = _Ranks(about)
+    ranks = _Ranks(about, group)
     mine = packed(value, ranks.device)
     sizes = ranks.gather(torch.tensor([mine.numel()])).flatten().tolist()
     return [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(mine, sizes)]
@@ -62,6 +62,7 @@ def synced(
     about: Mapping[str, str],
     numbers: Sequence[int] = (),
     fault: MetricMixinError | None = None,
+    group: Any = None,
 ) -> Iterator[list[int]]:
     """Inside, the metrics of ``units`` have the states of all ranks' rows and compute without a collective.
 
@@ -74,6 +75,7 @@ def synced(
         about: What must be the same on every rank, by what messages call it.
         numbers: Counts, which are summed over the ranks.
         fault: What is wrong with this rank's states.
+        group: The processes that exchange; all where ``None``.
 
     Yields:
         The sums of ``numbers``.
@@ -83,7 +85,7 @@ def synced(
         MetricMixinError: The ``fault`` of any rank, on each rank.
     """
     with torch.no_grad():
-        exchange = _Exchange(units, dict(about), list(numbers), fault)
+        exchange = _Exchange(units, dict(about), list(numbers), fault, group)
         found = exchange.run()
         for module in exchange.modules():
             if _syncs_itself(module):
@@ -92,7 +94,7 @@ def synced(
         for unit in units:
             first = next(iter(unit.values()))
             for metric in unit.values():
-                stack.enter_context(_computing_anew_alone(metric))
+                stack.enter_context(computing_anew_alone(metric))
                 for (_, leader), (_, module) in zip(_metrics_in(first), _metrics_in(metric), strict=True):
                     if (state := found.get(id(module), found.get(id(leader)))) is not None:
                         stack.enter_context(_with_state(module, state))
@@ -106,7 +108,7 @@ def compute_alone(metric: Metric) -> None:
 
 
 @contextmanager
-def _computing_anew_alone(metric: Metric) -> Iterator[None]:
+def computing_anew_alone(metric: Metric) -> Iterator[None]:
     """Inside, ``metric`` and those that it wraps compute from the states they have, without a collective.
 
     No value is kept: when one is asked for again, another rank may have had rows.
@@ -187,13 +189,19 @@ class _Exchange:
     """One exchange, seen from this rank."""
 
     def __init__(
-        self, units: Sequence[Unit], about: dict[str, str], numbers: list[int], fault: MetricMixinError | None
+        self,
+        units: Sequence[Unit],
+        about: dict[str, str],
+        numbers: list[int],
+        fault: MetricMixinError | None,
+        group: Any = None,
     ) -> None:
         self.units = units
         self.about = about
         self.sums = numbers
         self.fault = fault
-        self.ranks = _Ranks(about)
+        self.group = group
+        self.ranks = _Ranks(about, group)
         self.slots = [
             _Slot(f"{name}{path}", module, state)
             for unit in units
@@ -256,7 +264,7 @@ class _Exchange:
             "states": {name: tuple(_state_of(m, m._defaults)) for name, m in members if updates_of(m)},
             "settings": {name: _settings_there(m) for name, m in members if updates_of(m)},
         }
-        ranks = gathered(mine, self.about)
+        ranks = gathered(mine, self.about, self.group)
         raise_faults([rank["fault"] for rank in ranks])
         raise_differences([rank["about"] for rank in ranks])
         found: dict[int, State] = {}
@@ -339,10 +347,11 @@ def _merged(name: str, metric: Metric, state: str, parts: Sequence[Any]) -> Any:
 class _Ranks:
     """The group, and its collectives; ``about`` is what messages say of the exchange."""
 
-    def __init__(self, about: Mapping[str, str]) -> None:
+    def __init__(self, about: Mapping[str, str], group: Any = None) -> None:
         self.about = about
-        self.size = dist.get_world_size()
-        backend = str(dist.get_backend())
+        self.group = group
+        self.size = dist.get_world_size(group)
+        backend = str(dist.get_backend(group))
         elsewhere = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         on_cpu = elsewhere is None or backend in ("gloo", "mpi")
         self.device = torch.device("cpu") if on_cpu or elsewhere is None else torch.device(elsewhere.type)
@@ -351,7 +360,7 @@ class _Ranks:
         """Return the tensors of all ranks, which have one shape, stacked."""
         mine = mine.to(self.device)
         everyone = mine.new_empty((self.size, *mine.shape))
-        self._meet(lambda: dist.all_gather(list(everyone.unbind()), mine))
+        self._meet(lambda: dist.all_gather(list(everyone.unbind()), mine, group=self.group))
         return everyone
 
     def gather_packed(self, mine: Tensor, sizes: Sequence[int]) -> list[Any]:
@@ -375,7 +384,7 @@ class _Ranks:
         if not shares:
             return []
         flat = torch.cat([share.reshape(-1).to(self.device, dtype) for share in shares])
-        self._meet(lambda: dist.all_reduce(flat, operation))
+        self._meet(lambda: dist.all_reduce(flat, operation, group=self.group))
         parts = torch.split(flat, [share.numel() for share in shares])
         return [part.reshape(share.shape) for part, share in zip(parts, shares, strict=True)]
 

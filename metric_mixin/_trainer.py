@@ -30,6 +30,23 @@ def running_stage(trainer: Any | None) -> Stage | None:
     return None if stage is None else _STAGES.get(getattr(stage, "value", stage))
 
 
+def data_ranks(trainer: Any | None) -> tuple[int | None, Any]:
+    """Return how many processes have rows of their own, and their group; all, where it is ``None``.
+
+    Without a Trainer their number is ``None``, and torch.distributed knows. With a device mesh the ranks of one model
+    have the same rows, and those along its dimension ``data_parallel`` have others.
+    """
+    if trainer is None:
+        return None, None
+    try:
+        mesh = trainer.strategy.device_mesh
+    except (AttributeError, RuntimeError):  # none, or none yet
+        mesh = None
+    if "data_parallel" in (getattr(mesh, "mesh_dim_names", None) or ()):
+        return int(mesh["data_parallel"].size()), mesh["data_parallel"].get_group()
+    return int(trainer.world_size), None
+
+
 def loader_count(trainer: Any, stage: Stage) -> int:
     """Return the number of evaluation dataloaders that run one after the other; 1 where their batches come combined."""
     if stage == "train":

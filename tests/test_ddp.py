@@ -10,8 +10,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchmetrics import CatMetric, MaxMetric, MeanMetric, PearsonCorrCoef, SumMetric
@@ -307,6 +309,110 @@ def test_a_rank_that_dies_ends_the_other_with_our_message(tmp_path):
     )
 
 
+# Who has rows of his own
+
+
+class Past(Given):
+    """Feeds its metrics past ``update_metrics``, as one is used to."""
+
+    def configure_metrics(self) -> Any:
+        return {"rows": MulticlassConfusionMatrix(4), "acc": MulticlassAccuracy(4, average="micro")}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.val_metrics.update(*batch)
+
+
+class Images(TensorDataset):
+    """An image of three channels and a dict, which no collate function stacks."""
+
+    def __getitem__(self, i: int) -> Any:
+        x, y = super().__getitem__(i)
+        return x.repeat(3, 1), {"label": y}
+
+
+class Boxes(Given):
+    """Batches as detection has them: a tuple of images and one of dicts; its metrics look at the whole batch."""
+
+    def configure_metrics(self) -> Any:
+        return {"rows": MulticlassConfusionMatrix(4)}
+
+    def forward(self, images: Any) -> Tensor:
+        return torch.stack([image[0] for image in images]) + 0 * self.anchor
+
+    def loss(self, outputs: Tensor, target: Any) -> Tensor:
+        return super().loss(outputs, torch.stack([one["label"] for one in target]))
+
+    def metric_inputs(self, outputs: Tensor, target: Any, batch: Any) -> Any:
+        images, dicts = batch
+        assert len(images) == len(dicts) == len(outputs)
+        return outputs, torch.stack([one["label"] for one in dicts])
+
+
+def as_they_are(rows: Any) -> Any:
+    return tuple(zip(*rows, strict=True))
+
+
+class Grouped(Given):
+    """A metric with a group of its own, handed out for each stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = dist.group.WORLD
+
+    def configure_metrics(self) -> Any:
+        if not hasattr(self, "kept"):
+            self.__dict__["kept"] = {"rows": MulticlassConfusionMatrix(4, process_group=dist.new_group([0, 1]))}
+        return self.kept
+
+
+def beside(rank: int, folder: str) -> dict[str, Any]:
+    def evaluated(module: Any, loaders: Any, trainer: Any) -> Any:
+        said = caught_while(lambda: trainer.validate(module, loaders, verbose=False))
+        values = {key: int(value.sum()) for key, value in module.metric_results["val"].items() if "rows" in key}
+        return values, module.metric_report("val").rows, [text for text in said if "padding" in text]
+
+    images = DataLoader(Images(*data(21)), batch_size=4, collate_fn=as_they_are)
+    mesh = {"use_distributed_sampler": True, "strategy": ModelParallelStrategy()}
+    split = {"strategy": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)}
+    found = {
+        "past": evaluated(Past(), rows_of(21), ranks_trainer(folder, 2)),
+        "boxes": evaluated(Boxes(), images, ranks_trainer(folder, 2)),
+        "grouped": evaluated(Grouped(), [rows_of(4), rows_of(6)], ranks_trainer(folder, 2)),
+        "one model": evaluated(Sharded(), rows_of(21), ranks_trainer(folder, 2, **mesh)),
+        "two models": evaluated(Sharded(), rows_of(21), ranks_trainer(folder, 2, **split)),
+    }
+    if rank == 0:  # as Lightning advises
+        found["alone"] = evaluated(Many(), rows_of(21), make_trainer(folder))
+    return found
+
+
+class Sharded(Boxes):
+    """Its parameters lie on a mesh of devices."""
+
+    forward, loss, metric_inputs = Given.forward, Given.loss, Given.metric_inputs
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+
+    def configure_model(self) -> None:
+        fully_shard(self, mesh=self.device_mesh["data_parallel"])
+
+
+def test_rows_count_once_whoever_has_them(tmp_path):
+    """Detection's batches, groups of a metric's own, ranks of one model with the same rows, a test on one process."""
+    first, second = run_ranks(beside, str(tmp_path), timeout=100)
+    assert first.pop("alone")[1] == {None: 21}
+    (message,) = first["past"][2]
+    assert "'val' were fed outside of their batches, or not by `update_metrics`" in message
+    assert "1 in all" in message
+    for rank in (first, second):
+        assert rank["past"][:2] == ({"val/rows": 22}, {None: None})
+        assert rank["boxes"] == ({"val/rows": 21}, {None: 21}, [])
+        assert rank["grouped"][0] == {"val/rows/dataloader_idx_0": 4, "val/rows/dataloader_idx_1": 6}
+        assert rank["one model"] == rank["two models"] == ({"val/rows": 21}, {None: 21}, [])
+
+
 # Checkpoints
 
 
@@ -376,6 +482,7 @@ def resumed(rank: int, folder: str) -> dict[str, Any]:
                 )
             )
             said = [text for text in said if "Resumed within" in text]
+            assert module.metric_report("train").rows == {None: len(ROWS)}
             found[name, step] = whole.sums, module.sums, said, pearson, module.metric_results["train"]["train/pearson"]
     return found
 

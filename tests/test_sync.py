@@ -375,9 +375,58 @@ def on_three_ranks():
     return run_ranks(on_splits, splits, world_size=3, timeout=90)
 
 
+def once_more(rank):
+    """Rank 0 looks at its first epoch twice; rank 1 has two."""
+    stage = StageMetrics({"sum": SumMetric()})
+    stage.update(tensor(1.0))
+    first = stage.compute()["sum"].item()
+    if rank == 1:
+        stage.reset()
+        stage.reset()
+        stage.update(tensor(10.0))
+    with pytest.raises(SyncError) as caught:
+        stage.compute()
+    return first, str(caught.value)
+
+
+def swapped(rank):
+    """Two collections that differ in their prefix alone, in another order."""
+    stages = [StageMetrics({"sum": SumMetric()}, prefix=f"{name}/") for name in ("train", "val")]
+    for stage, value in zip(stages, (1.0, 100.0), strict=True):
+        stage.update(tensor(value))
+    seen = []
+    for stage in stages if rank == 0 else stages[::-1]:
+        with pytest.raises(SyncError) as caught:
+            stage.compute()
+        seen.append(str(caught.value))
+    return seen
+
+
+def own_attribute(rank):
+    """A setting that is a rank's own, and one that says so."""
+    metric, hidden = SumMetric(), SumMetric()
+    metric.folder, hidden._folder = f"/rank{rank}", f"/rank{rank}"
+    with pytest.raises(SyncError) as caught:
+        StageMetrics({"sum": metric}).compute()
+    stage = StageMetrics({"sum": hidden})
+    stage.update(tensor(1.0))
+    return str(caught.value), stage.compute()["sum"].item()
+
+
 def small_cases(rank):
     """What does not need processes of its own, one after the other."""
-    cases = [both_paths, different, partly, honoured, over_and_over, one_goes_on, in_inference_mode]
+    cases = [
+        both_paths,
+        different,
+        partly,
+        honoured,
+        over_and_over,
+        one_goes_on,
+        in_inference_mode,
+        once_more,
+        swapped,
+        own_attribute,
+    ]
     return {case.__name__: case(rank) for case in cases}
 
 
@@ -796,3 +845,27 @@ def test_lists_that_a_metric_keeps_on_the_cpu_stay_there(on_cpu):
     metric = CatMetric(compute_on_cpu=on_cpu).to("meta")
     merged = _merged("metric 'm'", metric, "value", [[torch.ones(2)], [torch.ones(1)]])
     assert [part.device.type for part in merged] == ["cpu" if on_cpu else "meta"] * 2
+
+
+def test_a_rank_that_computes_once_more_is_an_error_and_mixes_no_epochs(of_ranks):
+    """The second epoch of one rank does not meet the first of the other; a reset more is no difference."""
+    first, second = of_ranks["once_more"]
+    assert first == second
+    value, message = first
+    assert value == 2
+    assert "resets after a compute is 0 on rank 0, 1 on rank 1" in message
+
+
+def test_collections_with_another_prefix_are_not_taken_for_each_other(of_ranks):
+    """Their prefix is all that tells them apart."""
+    first, second = of_ranks["swapped"]
+    assert first == second
+    assert "prefix is 'train/' on rank 0, 'val/' on rank 1" in first[0]
+
+
+def test_an_attribute_that_is_a_ranks_own_can_be_left_out(of_ranks):
+    """The error says how."""
+    for message, value in of_ranks["own_attribute"]:
+        assert "metric 'sum'.folder is '/rank0' on rank 0, '/rank1' on rank 1" in message
+        assert "begins with an underscore" in message
+        assert value == 2

@@ -143,3 +143,28 @@ def test_the_temporary_folder_is_where_files_would_be(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with tempfile.TemporaryDirectory():
         assert len(list(Path(tempfile.gettempdir()).iterdir())) == 1
+
+
+class WeirdError(Exception):
+    """Pickles, and does not come back."""
+
+    def __init__(self, one, two):
+        super().__init__("x")
+
+
+def weird(rank):
+    return WeirdError(1, 2)
+
+
+def test_a_result_that_does_not_come_back_is_the_ranks_fault():
+    """Named, and no error from inside of pickle."""
+    with pytest.raises(RankError, match="Rank 0 returned what cannot be unpickled: TypeError"):
+        run_ranks(weird, world_size=1)
+
+
+def test_a_filter_of_the_main_program_harms_nobody(monkeypatch):
+    """Its category is not to be had in another process."""
+    category = type("Own", (UserWarning,), {"__module__": "__main__"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=category)
+        assert run_ranks(pow, 2, world_size=1) == [0]
