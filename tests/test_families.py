@@ -144,6 +144,25 @@ def test_multiclass_states_and_values_are_those_of_torchmetrics(data):
     assert_same_values(stage, members(plain))
 
 
+@pytest.mark.parametrize("matrix", [False, True], ids=["counts", "matrix"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64], ids=str)
+@pytest.mark.parametrize("ignored", [None, 43, 299, 511, -213], ids=str)
+def test_many_classes_of_few_rows(ignored, dtype, matrix):
+    """Where bins are many and rows few; and labels that torch takes for ``ignore_index`` as it has no such value."""
+    options = {"ignore_index": ignored, "validate_args": False}
+    stage, plain = (
+        StageMetrics(multiclass(300, matrix, **options)),
+        plain_metrics(lambda: multiclass(300, matrix, **options)),
+    )
+    for _ in range(2):
+        target = tensor([0, 43, 43, 43, 255, 7, 200]).to(dtype)
+        preds = torch.where(torch.arange(7) % 2 == 0, target.long(), 299)
+        target = target if dtype == torch.uint8 else target.where(target != 7, 299)
+        stage.update(preds, target)
+        plain.update(preds, target)
+    assert_same_states(stage, members(plain))
+
+
 @pytest.mark.parametrize("classes", [2, 255, 256, 300])
 @pytest.mark.parametrize("kind", ["plain", "ties", "nan", "tail"])
 def test_the_top_class_of_images_is_argmax(classes, kind):
@@ -155,6 +174,139 @@ def test_the_top_class_of_images_is_argmax(classes, kind):
     elif kind == "nan":
         scores[0, 1, 3, :7] = scores[0, 0, 3, 2] = torch.nan
     assert torch.equal(_families.multiclass.top_class(scores), scores.argmax(1))
+
+
+# Binary and multilabel: settings x inputs
+
+
+def binary(matrix=True, **options):
+    """Metrics of one threshold."""
+    made = {"stat": c.BinaryStatScores(**options), "acc": c.BinaryAccuracy(**options)}
+    return made | ({"confusion": c.BinaryConfusionMatrix(normalize="all", **options)} if matrix else {})
+
+
+LABELS = 3
+
+
+def multilabel(matrix=True, **options):
+    """Metrics of three labels."""
+    made = {f"stat-{a}": c.MultilabelStatScores(LABELS, average=a, **options) for a in AVERAGES}
+    made |= {"each": ClasswiseWrapper(c.MultilabelRecall(LABELS, average=None, **options))}
+    return made | ({"confusion": c.MultilabelConfusionMatrix(LABELS, **options)} if matrix else {})
+
+
+@st.composite
+def batches_of_bits(draw, shapes, ignored, threshold):
+    """Predictions and target of 0 and 1 in a form that torchmetrics takes."""
+    shape = draw(st.sampled_from(shapes))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    target = torch.randint(2, shape, generator=generator)
+    dtypes = [*DTYPES, torch.bool]
+    if ignored is not None:
+        target[torch.rand(shape, generator=generator) < draw(st.sampled_from([0, 0.3, 1]))] = ignored
+        dtypes = [torch.int64, torch.int32]
+    target = target.to(draw(st.sampled_from(dtypes)))
+    kind = draw(
+        st.sampled_from(["labels", "probabilities", "edges", "logits", "half", "double", "odd", "some outside", "grad"])
+    )
+    preds = torch.rand(shape, generator=generator)
+    if kind == "labels":
+        preds = torch.randint(2, shape, generator=generator).to(draw(st.sampled_from(dtypes)))
+    elif kind == "edges":
+        preds = tensor([0.0, 1.0, threshold])[torch.randint(3, shape, generator=generator)]
+    elif kind in ("logits", "half", "double", "grad"):
+        preds = preds * 8 - 4
+        preds = preds if kind == "logits" else getattr(preds, kind)() if kind != "grad" else preds.requires_grad_()
+    elif kind == "odd":
+        odd = tensor([torch.nan, torch.inf, -torch.inf, -0.0, 1.0])
+        preds = torch.where(preds < 0.4, odd[torch.randint(5, shape, generator=generator)], preds)
+    elif kind == "some outside":  # among the ignored alone, at times: then metrics differ in whether there are logits
+        preds = torch.where(target == (1 if ignored is None else ignored), preds * 2, preds)
+    if draw(st.booleans()):
+        preds, target = preds.repeat_interleave(2, -1)[..., ::2], target.repeat_interleave(2, 0)[::2]
+    return preds, target
+
+
+BITS = {
+    "binary": (binary, [(1,), (9,), (5, 2), (2, 3, 4), (1, 2, 2, 1, 3)]),
+    "multilabel": (multilabel, [(1, LABELS), (9, LABELS), (5, LABELS, 2), (2, LABELS, 2, 3), (1, LABELS, 2, 1, 3)]),
+}
+
+
+@pytest.mark.parametrize("task", BITS)
+@given(st.data())
+@settings(deadline=None, max_examples=120)
+def test_states_and_values_of_bits_are_those_of_torchmetrics(task, data):
+    """Whatever form valid batches of 0 and 1 have, every state and value is torchmetrics' own."""
+    make_task, shapes = BITS[task]
+    ignored = data.draw(st.sampled_from([None, 0, 1, 2, -1, -100]))
+    threshold = data.draw(st.sampled_from([0.5, 0.0, 0.3, 1.0]))
+    options = {"threshold": threshold, "ignore_index": ignored, "validate_args": data.draw(st.booleans())}
+    matrix = data.draw(st.booleans())
+    make = lambda: make_task(matrix, **options)  # noqa: E731
+    stage, plain = StageMetrics(make()), plain_metrics(make)
+    for batch in data.draw(st.lists(batches_of_bits(shapes, ignored, threshold), min_size=1, max_size=3)):
+        stage.update(*batch)
+        plain.update(*prepared(batch))
+        if data.draw(st.booleans()):
+            assert_same_states(stage, members(plain))
+    assert_same_states(stage, members(plain))
+    assert_same_values(stage, members(plain))
+
+
+SCORES_OF_BITS = torch.rand(6, LABELS, generator=torch.Generator().manual_seed(0))
+TRUE_BITS = tensor([[0, 1, 1], [1, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 0, 0]])
+REFUSED_BITS = {
+    "float-target": (SCORES_OF_BITS, TRUE_BITS.float()),
+    "other-shape": (SCORES_OF_BITS, TRUE_BITS[:, :2]),
+    "other-rows": (SCORES_OF_BITS[:1], TRUE_BITS),
+    "one-dimension-less": (SCORES_OF_BITS[:, 0], TRUE_BITS[:, 0]),
+    "two-labels": (SCORES_OF_BITS[:, :2], TRUE_BITS[:, :2]),
+    "empty": (SCORES_OF_BITS[:0], TRUE_BITS[:0]),
+    "0-d": (tensor(0.5), tensor(1)),
+    "target-2": (SCORES_OF_BITS, TRUE_BITS * 2),
+    "target-negative": (SCORES_OF_BITS, -TRUE_BITS),
+    "preds-2": (TRUE_BITS * 2, TRUE_BITS),
+    "bool-target": (SCORES_OF_BITS, TRUE_BITS.bool()),
+    "uint8-target": (SCORES_OF_BITS, TRUE_BITS.to(torch.uint8)),
+    "int8-target": (SCORES_OF_BITS, TRUE_BITS.to(torch.int8)),
+    "uint8-labels": (TRUE_BITS.to(torch.uint8), TRUE_BITS),
+    "bool-labels": (TRUE_BITS.bool(), TRUE_BITS),
+}
+
+
+@pytest.mark.parametrize("ignored", [None, 0, -1, 255], ids=str)
+@pytest.mark.parametrize("validates", [True, False], ids=["validates", "trusts"])
+@pytest.mark.parametrize("form", REFUSED_BITS)
+@pytest.mark.parametrize("task", BITS)
+def test_odd_batches_of_bits_do_what_they_did_before(task, form, validates, ignored, monkeypatch):
+    """Errors are of the same type and words as without families, and the states those that they would be."""
+    make_task, _ = BITS[task]
+    usual = (SCORES_OF_BITS, TRUE_BITS)
+
+    def fed():
+        stage = StageMetrics(make_task(ignore_index=ignored, validate_args=validates))
+        return stage, [outcome(stage, batch) for batch in (usual, REFUSED_BITS[form], usual)]
+
+    stage, said = fed()
+    with monkeypatch.context() as patch:
+        patch.setattr(_families, "CLAIMS", [])
+        plain, wanted = fed()
+    assert said == wanted
+    assert_same_states(stage, members(plain))
+
+
+@pytest.mark.parametrize("kind", ["scores", "logits", "labels"])
+@pytest.mark.parametrize("ignored", [None, 0, -1], ids=str)
+@pytest.mark.parametrize("task", BITS)
+def test_no_metric_of_bits_formats_a_batch_that_its_family_counts(task, ignored, kind, updates):
+    """No metric is updated by itself, neither when batches come nor when values are computed."""
+    preds = {"scores": SCORES_OF_BITS, "logits": 8 * SCORES_OF_BITS - 4, "labels": 1 - TRUE_BITS}[kind]
+    target = TRUE_BITS.masked_fill(SCORES_OF_BITS < 0.3, 0 if ignored is None else ignored)
+    stage = StageMetrics(BITS[task][0](ignore_index=ignored))
+    stage.update(preds, target)
+    stage.compute()
+    assert updates == []
 
 
 # The fast way is taken, and where it is not, batches count alike

@@ -25,6 +25,8 @@ ORDER = [
     "_precision",
     "_families.family",
     "_families.multiclass",
+    "_families.binary",
+    "_families.multilabel",
     "_families",
     "_sharing",
     "_labels",

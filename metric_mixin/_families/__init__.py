@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 import torchmetrics
 from torchmetrics import Metric
 
-from metric_mixin._families import multiclass
+from metric_mixin._families import binary, multiclass, multilabel
 from metric_mixin._families.family import Family
 
 __all__ = ["Family", "families_of"]
 
-CLAIMS: list[Callable[[Mapping[str, Metric]], list[Family]]] = [multiclass.claim]
+CLAIMS: list[Callable[[Mapping[str, Metric]], list[Family]]] = [
+    multiclass.claim,
+    binary.claim,
+    multilabel.claim,
+]
 
 READ = ("1.7.", "1.8.", "1.9.")
 """Versions of torchmetrics whose updates were read; a test compares them with those that are installed."""
