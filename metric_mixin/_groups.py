@@ -110,10 +110,18 @@ def keeper(metric: Metric) -> Metric:
     return keeper(metric.metric) if type(metric) is ClasswiseWrapper else metric
 
 
-def _state_key(metric: Metric) -> Hashable | None:
-    """Everything that the state of ``metric`` depends on, or ``None`` where that is not known."""
+def known_update(metric: Metric) -> Any:
+    """Return the function that keeps the state of ``metric`` where it is one that was read, otherwise ``None``."""
     update = getattr(getattr(metric.update, "__wrapped__", None), "__func__", None)
     if update not in _UPDATES or not _plain_subclass(type(metric)) or _replaced_methods(metric):
+        return None
+    return update
+
+
+def _state_key(metric: Metric) -> Hashable | None:
+    """Everything that the state of ``metric`` depends on, or ``None`` where that is not known."""
+    update = known_update(metric)
+    if update is None:
         return None
     family, settings = _UPDATES[update]
     try:

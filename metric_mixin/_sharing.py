@@ -3,21 +3,36 @@
 The first metric of each group leads: it alone is updated. The others get its state when they are looked at. Once a
 metric was handed out, whoever has it may update or reset it at any time: from then on each has a state of its own,
 copied after each update, and one whose states are not those that it was given leaves its group until the next reset.
+
+Until then, families may count batches for several leaders at once, who get what was counted when one of them is looked
+at or updated alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.wrappers import ClasswiseWrapper
 
 from metric_mixin._errors import UpdateError
+from metric_mixin._families import Family, families_of
 from metric_mixin._groups import keeper
 
 Member = Callable[[str], Metric]
+
+
+class Counted(NamedTuple):
+    """A batch that families looked at: its bins for each, and the names of the metrics that these serve."""
+
+    batches: list[tuple[Family, Tensor]]
+    names: frozenset[str]
+
+
+NOTHING = Counted([], frozenset())
 
 
 class Sharing:
@@ -35,6 +50,66 @@ class Sharing:
         self.handed_out = False
         self._counts: dict[str, int] = {}  # name -> updates of a metric that was not handed out, as far as we know
         self._states: dict[str, tuple[Any, ...]] = {}  # name -> what its states were when it was handed out
+        self._families: list[tuple[Family, frozenset[str]]] = []  # with the names of all metrics that it serves
+        self._families_of: list[list[str]] | None = None  # the groups that these families are of
+        self._before: dict[str, tuple[Any, ...]] = {}  # leader -> its states, which lack what its family has counted
+        self._owned: list[tuple[str, Metric]] = []  # metrics that share a state
+        self._owned_of: list[list[str]] | None = None
+
+    def looked_at(self, names: Collection[str], preds: Tensor, target: Tensor, member: Member) -> Counted:
+        """Let families look at a batch for those of ``names`` that they can serve; nothing changes yet."""
+        if self.handed_out:
+            return NOTHING
+        if self._families_of is not self.groups:  # which a new list replaces whenever they change
+            self._add_counts(member)
+            groups = {group[0]: group for group in self.groups}
+            self._families = [
+                (family, frozenset(name for lead in family.names for name in groups[lead]))
+                for family in families_of({lead: keeper(member(lead)) for lead in groups})
+            ]
+            self._families_of = self.groups
+        if not self._families:
+            return NOTHING
+        self._check_owned(member)
+        batches = []
+        served: frozenset[str] = frozenset()
+        for family, members in self._families:
+            if members.issubset(names) and member(family.names[0]).device.type == "cpu":
+                binned = family.binned(preds, target)
+                if binned is not None:
+                    batches.append((family, binned))
+                    served = served | members if served else members
+        return Counted(batches, served)
+
+    def count(self, counted: Counted, member: Member) -> None:
+        """Count a batch that was looked at."""
+        for family, binned in counted.batches:
+            if not family.batches:
+                self._before |= {name: _objects_of(member(name)) for name in family.names}
+            family.count(binned)
+            self._stale = True
+
+    def _add_counts(self, member: Member, names: Collection[str] | None = None) -> None:
+        """Give leaders what was counted for them; only for families that serve one of ``names``, where given."""
+        families = [
+            family
+            for family, _ in self._families
+            if family.batches and (names is None or not set(names).isdisjoint(family.names))
+        ]
+        for family in families:
+            for name in family.names:
+                if not _same(_objects_of(member(name)), self._before[name]):
+                    raise _changed_by_itself(name, member, [other for other in family.names if other != name])
+        for family in families:
+            metrics = {name: keeper(member(name)) for name in family.names}
+            with torch.inference_mode(False), torch.no_grad():
+                for name, added in family.additions(metrics).items():
+                    for state, value in added.items():
+                        before = getattr(metrics[name], state)
+                        setattr(metrics[name], state, before + value.to(before.device))
+            for name in family.names:
+                self._counts[name] = _count_updates(member(name), family.batches)
+            family.clear()
 
     def set_groups(self, metrics: Mapping[str, Metric], groups: list[list[str]], *, changed: str, fed: bool) -> None:
         """Take new groups, ``changed`` being new or gone: at once where nothing has rows, else with the next reset.
@@ -62,8 +137,10 @@ class Sharing:
         wanted = set(names)
         if any(0 < sum(name in wanted for name in group) < len(group) for group in self.groups):
             self.part(names, member)
+        leaders = [group[0] for group in self.groups if group[0] in wanted]
+        self._add_counts(member, leaders)
         self._stale = True
-        return [group[0] for group in self.groups if group[0] in wanted]
+        return leaders
 
     def updated(self, leaders: Collection[str], member: Member) -> None:
         """Take note of an update of ``leaders``, be it that some refused their inputs."""
@@ -81,6 +158,7 @@ class Sharing:
 
     def settle(self, member: Member) -> None:
         """Give every metric a state of its own, before groups change."""
+        self._add_counts(member)
         self._split_changed(member)
         self._copy(member, copy=True)
 
@@ -89,6 +167,7 @@ class Sharing:
         if self.handed_out and not self._stale:
             return
         self._check_owned(member)
+        self._add_counts(member)
         copy = copy or self.handed_out
         if copy or self._stale:
             self._copy(member, copy=copy)
@@ -102,6 +181,8 @@ class Sharing:
 
     def reset(self, member: Member) -> None:
         """All metrics were reset: they stand in their groups again."""
+        for family, _ in self._families:
+            family.clear()
         self.groups = [list(group) for group in self._after_reset]
         self._stale = False
         self._counts = {}
@@ -127,14 +208,14 @@ class Sharing:
         """
         if self.handed_out:
             return
-        for group in self.groups:
-            for name in group if len(group) > 1 else ():
-                if keeper(member(name))._update_count != self._counts.get(name, 0):
-                    raise UpdateError(
-                        f"Metric {name!r} ({type(member(name)).__name__}) was updated or reset by itself, though it "
-                        f"shares its state with {', '.join(repr(other) for other in group if other != name)}. Get it "
-                        f"by its name, e.g. `val_metrics[{name!r}]`, to use it by itself, or declare a fresh object."
-                    )
+        if self._owned_of is not self.groups:
+            names = [name for group in self.groups if len(group) > 1 for name in group]
+            self._owned = [(name, keeper(member(name))) for name in names]
+            self._owned_of = self.groups
+        for name, metric in self._owned:
+            if metric._update_count != self._counts.get(name, 0):
+                (group,) = (group for group in self.groups if name in group)
+                raise _changed_by_itself(name, member, [other for other in group if other != name])
 
     def _split_changed(self, member: Member) -> None:
         """Let metrics go that were updated or reset by themselves since they were handed out."""
@@ -150,6 +231,21 @@ class Sharing:
     def _note_states(self, member: Member) -> None:
         if self.handed_out:
             self._states = {name: _states_of(member(name)) for group in self.groups for name in group}
+
+
+def _changed_by_itself(name: str, member: Member, others: list[str]) -> UpdateError:
+    shares = f"shares its state with {', '.join(map(repr, others))}" if others else "is updated with its collection"
+    return UpdateError(
+        f"Metric {name!r} ({type(member(name)).__name__}) was updated or reset by itself, though it {shares}. Get it "
+        f"by its name, e.g. `val_metrics[{name!r}]`, to use it by itself, or declare a fresh object."
+    )
+
+
+def _count_updates(metric: Metric, updates: int) -> int:
+    """Do to a metric, and the one that a ``ClasswiseWrapper`` wraps, what ``update`` does beside the states."""
+    metric._computed = None
+    metric._update_count += updates
+    return _count_updates(metric.metric, updates) if type(metric) is ClasswiseWrapper else metric._update_count
 
 
 def _copied(value: Any) -> Any:
@@ -169,6 +265,12 @@ def _states_of(metric: Metric) -> tuple[Any, ...]:
         else:
             states += value
     return tuple(states)
+
+
+def _objects_of(metric: Metric) -> tuple[Any, ...]:
+    """Likewise without versions, which copies of a collection do not keep: whatever changes in place is an update."""
+    kept = keeper(metric)
+    return kept._update_count, *(getattr(kept, name) for name in kept._defaults)
 
 
 def _same(states: tuple[Any, ...], others: tuple[Any, ...]) -> bool:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
@@ -23,9 +23,11 @@ from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import inner_metric, layout_of
 from metric_mixin._precision import widened
-from metric_mixin._sharing import Sharing
+from metric_mixin._sharing import NOTHING, Counted, Sharing
 from metric_mixin._signature import settings_of
 from metric_mixin._sync import Unit, several_ranks, synced
+
+_PAIR = {"preds", "target"}
 
 
 class StageMetrics(NamedCollection):
@@ -67,7 +69,8 @@ class StageMetrics(NamedCollection):
     def __init__(self, metrics: Any, *more: Any, prefix: str | None = None, postfix: str | None = None) -> None:
         super().__init__([], prefix=prefix, postfix=postfix, compute_groups=False)
         self.metric_dtype = torch.float32
-        self._fed: dict[str, int] = {}  # name -> updates since the last reset
+        self._fed: set[str] = set()  # names that were updated since the last reset
+        self._names: list[str] = []
         self._sharing = Sharing()
         self._ranges = LabelRanges()
         self._declared: dict[str, dict[str, str]] = {}  # name -> its settings, as ranks compare them
@@ -101,8 +104,9 @@ class StageMetrics(NamedCollection):
 
     def _changed(self, name: str) -> None:
         super()._changed(name)
-        self._fed.pop(name, None)
+        self._fed.discard(name)
         metrics = dict(self._pairs())
+        self._names = list(metrics)
         changed = [name] if name in metrics else metrics if not name else ()
         self._declared = {key: words for key, words in self._declared.items() if key in metrics}
         self._declared |= {key: settings_of(metrics[key]) for key in changed}
@@ -125,28 +129,47 @@ class StageMetrics(NamedCollection):
 
     def update_only(self, names: Collection[str] | None, /, *args: Any, **kwargs: Any) -> None:
         """Update the named metrics, or all where ``names`` is ``None``; a name that is not declared is an error."""
-        wanted = self.names() if names is None else list(dict.fromkeys(names))
-        widen = widened if has_half((args, kwargs)) else nullcontext
-        args, kwargs = self._prepared(wanted, args, kwargs)
-        leaders = self._sharing.leaders(wanted, self._member)
+        wanted = self._names if names is None else list(dict.fromkeys(names))
+        counted = self._looked_at(wanted, args, kwargs)
+        rest = [name for name in wanted if name not in counted.names]
+        if rest or not counted.batches:
+            half = has_half((args, kwargs))
+            args, kwargs = self._prepared(wanted, args, kwargs, labels_of=rest)
+            leaders = self._sharing.leaders(rest, self._member)
+            self._sharing.count(counted, self._member)
+            self._update_each(leaders, args, kwargs, half=half)
+        else:
+            self._sharing.count(counted, self._member)
+        self._fed.update(wanted)
+
+    def _looked_at(self, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Counted:
+        """Let families look at a batch of predictions and target; what they accept needs no other check."""
+        pair = args if not kwargs else () if args or kwargs.keys() != _PAIR else (kwargs["preds"], kwargs["target"])
+        if len(pair) != 2 or type(pair[0]) is not Tensor or type(pair[1]) is not Tensor:
+            return NOTHING
+        preds = prepared(pair[0], self.metric_dtype) if has_half(pair[0]) else pair[0]
+        return self._sharing.looked_at(names, preds, pair[1], self._member)
+
+    def _update_each(
+        self, leaders: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any], *, half: bool
+    ) -> None:
+        """Update the first of each group; ``half`` where inputs had half precision."""
         try:
             with exact_numerics(self.metric_dtype):
                 for name in leaders:
                     metric = self._member(name)
                     try:
-                        with widen(metric):
+                        with widened(metric) if half else nullcontext():
                             metric.update(*args, **_accepted(metric, kwargs))
                     except Exception as error:
                         raise self._refused(name, error) from error
         finally:
             self._sharing.updated(leaders, self._member)
-        for name in wanted:
-            self._fed[name] = self._fed.get(name, 0) + 1
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Update with a batch and return that batch's values, keys as in ``compute``; costs a second update."""
         names = self.names()
-        args, kwargs = self._prepared(names, args, kwargs)
+        args, kwargs = self._prepared(names, args, kwargs, labels_of=names)
         self._sharing.part(names, self._member)
         values = []
         with exact_numerics(self.metric_dtype):
@@ -156,11 +179,11 @@ class StageMetrics(NamedCollection):
                     values.append((name, metric(*args, **_accepted(metric, kwargs))))
                 except Exception as error:
                     raise self._refused(name, error) from error
-                self._fed[name] = self._fed.get(name, 0) + 1
+                self._fed.add(name)
         return self._flat(values)
 
     def _prepared(
-        self, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, names: Collection[str], args: tuple[Any, ...], kwargs: dict[str, Any], labels_of: Collection[str]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Check everything that can be checked before a state changes, and return inputs ready to be accumulated."""
         members = [self._member(name) for name in names]
@@ -170,7 +193,7 @@ class StageMetrics(NamedCollection):
         device = first_device((*args, *kwargs.values()))
         if members and device is not None and not self._fed and members[0].device != device:
             self.to(device)
-        self._ranges.check(names, args, kwargs)
+        self._ranges.check(labels_of, args, kwargs)
         return args, kwargs
 
     def _refused(self, name: str, error: Exception) -> UpdateError:
@@ -276,15 +299,14 @@ class StageMetrics(NamedCollection):
         metric = keeper(self._member(name))
         if self._sharing.handed_out and not isinstance(metric, WrapperMetric):
             return metric.update_called  # its own state, whoever updated or reset it
-        return self._fed.get(name, 0) > 0 or _was_updated(metric)
+        return name in self._fed or _was_updated(metric)
 
     @contextmanager
     def states_from_outside(self, names: Collection[str]) -> Iterator[None]:
         """While the states of ``names`` are set from outside: each stands alone from then on until the next reset."""
         self._sharing.part(names, self._member)
         yield
-        for name in names:
-            self._fed[name] = self._fed.get(name, 0) + 1
+        self._fed.update(names)
 
     def expected_keys(self) -> list[str]:
         """Keys of the scalars that class and settings promise."""
@@ -349,7 +371,7 @@ def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> 
         own[name] = metric
         for module in metric.modules():
             if isinstance(module, MetricCollection):
-                _update_each(module)
+                _group_nothing(module)
     return own
 
 
@@ -362,7 +384,7 @@ def copied(module: _Module) -> _Module:
     return deepcopy(module, {id(group): group for group in groups})
 
 
-def _update_each(collection: MetricCollection) -> None:
+def _group_nothing(collection: MetricCollection) -> None:
     """Let a collection inside of a wrapper update each of its metrics: torchmetrics would group them by values.
 
     Private names set (torchmetrics 1.7.0 and 1.9.0): ``_enable_compute_groups``, which the argument ``compute_groups``

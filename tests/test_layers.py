@@ -23,6 +23,11 @@ ORDER = [
     "_padding",
     "_groups",
     "_precision",
+    "_families.family",
+    "_families.multiclass",
+    "_families.binary",
+    "_families.multilabel",
+    "_families",
     "_sharing",
     "_labels",
     "_merge",
@@ -76,7 +81,8 @@ class _Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node):
         module = f"metric_mixin.{node.module or ''}".rstrip(".") if node.level else node.module
         for alias in node.names:
-            self.found.append(f"{module}.{alias.name}" if module == "metric_mixin" else module)
+            name = f"{module}.{alias.name}"
+            self.found.append(name if module == "metric_mixin" or name.partition(".")[2] in ORDER else module)
 
 
 def imports(source):
@@ -91,8 +97,8 @@ def own_imports(source):
     for module in imports(source):
         package, _, rest = module.partition(".")
         if package == "metric_mixin":
-            name = rest.split(".")[0]
-            yield name if name in ORDER else "__init__"
+            candidates = [name for name in ORDER if f"{rest}.".startswith(f"{name}.")]
+            yield max(candidates, key=len, default="__init__")
 
 
 def upward(name, source):
@@ -101,13 +107,18 @@ def upward(name, source):
 
 
 def sources():
-    return {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py")}
+    return {_name(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+
+
+def _name(path):
+    """What a file is called in the order: ``_families`` for ``_families/__init__.py``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
 def test_the_order_lists_every_file_once():
     """A new file must be given its place before it is tested."""
-    files = [path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")]
-    assert sorted(ORDER) == sorted(files)
+    assert sorted(ORDER) == sorted(map(_name, PACKAGE.rglob("*.py")))
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -129,6 +140,9 @@ def test_a_file_imports_only_from_files_before_it(name):
         "from metric_mixin._keys import flatten",
         "def late():\n    from metric_mixin._stage import StageMetrics",
         "if True:\n    import metric_mixin._stage",
+        "from metric_mixin._families import families_of",
+        "from metric_mixin._families import multiclass",
+        "import metric_mixin._families.multiclass",
         "if TYPE_CHECKING:\n    pass\nelse:\n    import metric_mixin._stage",
     ],
 )

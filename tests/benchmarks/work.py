@@ -1,6 +1,7 @@
 """What is measured: for each row, a function that makes the by-hand way, and one that makes ours."""
 
 import tempfile
+from functools import partial
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -8,12 +9,33 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryConfusionMatrix,
+    BinaryF1Score,
+    BinaryJaccardIndex,
+    BinaryPrecision,
+    BinaryRecall,
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassJaccardIndex,
     MulticlassPrecision,
     MulticlassRecall,
+    MultilabelAccuracy,
+    MultilabelConfusionMatrix,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+from torchmetrics.regression import (
+    ConcordanceCorrCoef,
+    ExplainedVariance,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    PearsonCorrCoef,
+    R2Score,
+    SymmetricMeanAbsolutePercentageError,
 )
 from torchmetrics.wrappers import ClasswiseWrapper
 
@@ -36,13 +58,69 @@ def ten(classes):
     }
 
 
-def update(make, rows, classes):
-    """Make one ``update`` of the ten metrics."""
+def without_matrix(classes):
+    """Those of the ten that need no confusion matrix."""
+    return {k: v for k, v in ten(classes).items() if k not in ("confusion", "jaccard")}
+
+
+def ignoring(classes):
+    """The ten with ``ignore_index=255``."""
+    metrics = ten(classes)
+    for metric in metrics.values():
+        (metric.metric if isinstance(metric, ClasswiseWrapper) else metric).ignore_index = 255
+    return metrics
+
+
+def binary():
+    """Six metrics of one threshold."""
+    kinds = (BinaryAccuracy, BinaryF1Score, BinaryPrecision, BinaryRecall, BinaryJaccardIndex, BinaryConfusionMatrix)
+    return {kind.__name__: kind() for kind in kinds}
+
+
+def multilabel(labels):
+    """Six metrics of so many labels."""
+    kinds = (MultilabelAccuracy, MultilabelF1Score, MultilabelPrecision, MultilabelRecall, MultilabelConfusionMatrix)
+    made = {kind.__name__: kind(labels) for kind in kinds}
+    return made | {"each": ClasswiseWrapper(MultilabelRecall(labels, average=None))}
+
+
+def eight():
+    """Eight regression metrics, which have no family."""
+    kinds = (
+        MeanSquaredError, MeanAbsoluteError, R2Score, ExplainedVariance, PearsonCorrCoef, ConcordanceCorrCoef,
+        MeanAbsolutePercentageError, SymmetricMeanAbsolutePercentageError,
+    )  # fmt: skip
+    return {kind.__name__: kind() for kind in kinds}
+
+
+def classes_of(rows, classes, *size):
+    """Logits, and a target of classes."""
+    return torch.randn(rows, classes, *size), torch.randint(classes, (rows, *size))
+
+
+def some_ignored(*shape):
+    """Logits, and a target of which a tenth is 255."""
+    preds, target = classes_of(*shape)
+    return preds, target.masked_fill(torch.rand(target.shape) < 0.1, 255)
+
+
+def bits(*shape):
+    """Logits, and a target of 0 and 1."""
+    return torch.randn(shape), torch.randint(2, shape)
+
+
+def numbers(rows):
+    """Two series."""
+    return torch.randn(rows), torch.randn(rows)
+
+
+def update(make, metrics, batch):
+    """Make one ``update``."""
 
     def prepare():
         torch.manual_seed(0)
-        metrics, preds, target = make(ten(classes)), torch.randn(rows, classes), torch.randint(classes, (rows,))
-        return lambda: metrics.update(preds, target)
+        collection, (preds, target) = make(metrics()), batch()
+        return lambda: collection.update(preds, target)
 
     return prepare
 
@@ -119,13 +197,22 @@ def epoch(module, classes, batches):
     return prepare
 
 
-SIZES = ((64, 10), (256, 1000))
+UPDATES = [
+    ('"ten", 64 rows, 10 classes', 0.10, partial(ten, 10), partial(classes_of, 64, 10)),
+    ('"ten", 256 rows, 1,000 classes', 0.15, partial(ten, 1000), partial(classes_of, 256, 1000)),
+    ("the same without a confusion matrix", 0.22, partial(without_matrix, 1000), partial(classes_of, 256, 1000)),
+    ('"ten", 4 x 21 x 512 x 512', 0.06, partial(ten, 21), partial(classes_of, 4, 21, 512, 512)),
+    ("the same, `ignore_index=255`", 0.06, partial(ignoring, 21), partial(some_ignored, 4, 21, 512, 512)),
+    ("binary, 4,096 rows", 0.15, binary, partial(bits, 4096)),
+    ("multilabel, 256 x 80", 0.25, partial(multilabel, 80), partial(bits, 256, 80)),
+    ("eight regression metrics, 1,024 rows", 0.9, eight, partial(numbers, 1024)),
+]
 
 ALL = [
-    (f'update of "ten", {n} rows, {c} classes', update(MetricCollection, n, c), update(StageMetrics, n, c))
-    for n, c in SIZES
+    (f"update of {name}", aim, update(MetricCollection, metrics, batch), update(StageMetrics, metrics, batch))
+    for name, aim, metrics, batch in UPDATES
 ]
 ALL += [
-    ("fit and validation, 2 x 20 batches of 64, 10 classes", epoch(ByHand, 10, 20), epoch(Ours, 10, 20)),
-    ("2 x 2 batches, 1,000 classes: 3,000 keys a stage", epoch(ByHand, 1000, 2), epoch(Ours, 1000, 2)),
+    ("fit and validation, 2 x 20 batches of 64, 10 classes", None, epoch(ByHand, 10, 20), epoch(Ours, 10, 20)),
+    ("2 x 2 batches, 1,000 classes: 3,000 keys a stage", None, epoch(ByHand, 1000, 2), epoch(Ours, 1000, 2)),
 ]

@@ -1,0 +1,109 @@
+"""What every family is: a batch in, numbers of bins out; counts of bins kept, what they add to a state out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from metric_mixin._groups import known_update
+
+LABELS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool})
+SCORES = frozenset({torch.float32, torch.float64})
+
+
+class Family(ABC):
+    """Metrics whose states derive from how often each of some bins was met, and those counts.
+
+    Nothing of a metric is read or changed here: whoever holds it adds what ``added`` returns to its states.
+
+    Attributes:
+        names: Names of the metrics.
+        bins: Number of bins; every element of a batch falls into one, or into several.
+        batches: Batches counted since ``clear``.
+    """
+
+    def __init__(self, names: list[str], bins: int) -> None:
+        self.names = names
+        self.bins = bins
+        self.batches = 0
+        self._counts: Tensor | None = None
+
+    @abstractmethod
+    def binned(self, preds: Tensor, target: Tensor) -> Tensor | None:
+        """Return the bins of one batch, int64 of shape ``(n,)``, each in ``range(bins)``; nothing is counted yet.
+
+        ``None`` where the batch is not of a form that this family counts as torchmetrics does, valid or not: the
+        plain way then takes or refuses it. Nothing is raised.
+        """
+
+    @abstractmethod
+    def added(self, metric: Metric, counts: Tensor) -> dict[str, Tensor]:
+        """Return what ``counts`` of the bins add to each state of ``metric``."""
+
+    def count(self, binned: Tensor) -> None:
+        """Count what ``binned`` returned, a batch."""
+        self.batches += 1
+        if self._counts is None:
+            with torch.inference_mode(False):  # what is made inside of it could not be changed outside
+                self._counts = torch.zeros(self.bins, dtype=torch.int64, device="cpu")
+        if self.bins > 4096 and binned.numel() < self.bins:  # few of many bins: do not touch them all
+            self._counts.scatter_add_(0, binned, torch.ones_like(binned))
+        else:
+            self._counts += torch.bincount(binned, minlength=self.bins)
+
+    def additions(self, metrics: Mapping[str, Metric]) -> dict[str, dict[str, Tensor]]:
+        """Return what was counted since ``clear``, as what it adds to each state of each of ``metrics``, by name."""
+        assert self._counts is not None
+        return {name: self.added(metric, self._counts) for name, metric in metrics.items()}
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        self.batches = 0
+        self._counts = None
+
+
+def claimed(metrics: Mapping[str, Metric], settings: Mapping[Any, tuple[str, ...]]) -> dict[tuple[Any, ...], list[str]]:
+    """Return names of ``metrics`` by the values of some settings.
+
+    Args:
+        metrics: Metrics that keep a state, by name.
+        settings: The ``update`` functions of a family, each with the settings that it must have in common.
+    """
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for name, metric in metrics.items():
+        names = settings.get(known_update(metric))
+        if names is not None and all(map(_counts, metric._defaults.values())):
+            found.setdefault(tuple(getattr(metric, setting) for setting in names), []).append(name)
+    return found
+
+
+def _counts(default: Any) -> bool:
+    return isinstance(default, Tensor) and default.dtype == torch.int64
+
+
+def is_thresholded(metric: Metric) -> bool:
+    """Whether threshold, ``ignore_index`` and the sum over all of a batch are settings that families know."""
+    ignored = getattr(metric, "ignore_index", None)
+    return (
+        type(getattr(metric, "threshold", None)) is float
+        and (ignored is None or type(ignored) is int)
+        and getattr(metric, "multidim_average", "global") == "global"
+    )
+
+
+def plain(tensor: Tensor, dtypes: frozenset[torch.dtype]) -> bool:
+    """Whether a tensor is an ordinary one on the CPU, of one of ``dtypes``."""
+    return type(tensor) is Tensor and tensor.is_cpu and tensor.dtype in dtypes and tensor.layout is torch.strided
+
+
+def holds(dtype: torch.dtype, label: int) -> bool:
+    """Whether ``label`` is a value of integers of ``dtype``: torch compares it modulo their range otherwise."""
+    if dtype == torch.bool:
+        return label in (0, 1)
+    info = torch.iinfo(dtype)
+    return info.min <= label <= info.max
