@@ -21,6 +21,7 @@ from metric_mixin._record import Keyed
 from metric_mixin._report import MetricReport, report_values
 from metric_mixin._resuming import take_loaded
 from metric_mixin._trainer import eval_loaders, is_fitting, loader_count, logged_step, running_hook, trainer_of
+from metric_mixin._transfer import on_cpu
 from metric_mixin._types import STAGES, Stage
 
 _END_HOOKS: dict[Stage, str] = {
@@ -168,8 +169,8 @@ def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Ke
     """Do with an epoch's values all that is done outside of a sanity check; return them with the best so far."""
     recorder = module._metric_recorder
     epoch = trainer.current_epoch if trainer is not None and is_fitting(trainer) else None
-    keyed = recorder.with_best(module, stage, keyed, epoch)
-    values = {key: mapped(_kept, entry.value) for key, entry in keyed.items()}
+    keyed = recorder.with_best(module, stage, on_cpu(keyed), epoch)
+    values = {key: entry.value if entry.is_scalar else mapped(_kept, entry.value) for key, entry in keyed.items()}
     recorder.results[stage] = values
     recorder.reports[stage] = _report(trainer, module, stage, keyed)
     _say_arrays(module, stage, keyed)
@@ -192,7 +193,7 @@ def _log(module: Any, trainer: Any, log: Log, stage: Stage, keyed: Keyed) -> Non
 
 
 def _kept(tensor: Tensor) -> Tensor:
-    """A tensor for ``metric_results``: on the CPU, without a graph, and usable outside of inference mode."""
+    """An array for ``metric_results``: on the CPU, without a graph, and usable outside of inference mode."""
     with torch.inference_mode(False):
         tensor = tensor.detach().cpu()
         return tensor.clone() if tensor.is_inference() else tensor

@@ -132,22 +132,24 @@ class Recorder:
 
     def _keyed(self, module: Any, stage: Stage, entries: Iterable[Entry]) -> Keyed:
         """Put each entry under its key, and see that no two have the same."""
-        keyed = [(self._key(module, stage, entry.name, entry.loader), entry) for entry in entries]
-        sources = [(key, _source(stage, entry)) for key, entry in keyed]
-        tracked = self._tracked(module, dict(keyed))
-        others = [(key + SUFFIX, f"the best value of {key!r}") for key, _ in tracked]
+        pairs = [(self._key(module, stage, entry.name, entry.loader), entry) for entry in entries]
+        keyed = dict(pairs)
+        others = [(key + SUFFIX, f"the best value of {key!r}") for key, _ in self._tracked(module, keyed)]
         if stage == "train":
             others.append((self._key(module, stage, f"{RESERVED}_step"), "the loss of a batch"))
-        other = {"train": "val", "val": "train"}.get(stage)  # the stages that run in one `fit`
-        if other in self.stages:
-            known = self.stages[other].known().items()
-            others += [(key, _source(other, entry)) for key, entry in known if entry.is_scalar]
-        check_distinct([*sources, *others], "Rename one of them, or tell them apart in `metric_key`.")
-        for key, source in sources:
+        other: Stage = "train" if stage == "val" else "val"
+        in_one_fit = stage != "test" and other in self.stages
+        known = self.stages[other].known() if in_one_fit else {}
+        theirs = {key for key, entry in known.items() if entry.is_scalar}
+        if len({*keyed, *theirs, *dict(others)}) < len(pairs) + len(theirs) + len(others):
+            sources = [(key, _source(stage, entry)) for key, entry in pairs]
+            sources += [*others, *((key, _source(other, known[key])) for key in known if key in theirs)]
+            check_distinct(sources, "Rename one of them, or tell them apart in `metric_key`.")
+        for key in keyed if self.user_keys.keys() & keyed.keys() else ():
             if key in self.user_keys:
-                raise _collision(key, source, self.user_keys[key])
-        check_logger_keys(trainer_of(module), [key for key, entry in keyed if entry.is_scalar])
-        return dict(keyed)
+                raise _collision(key, _source(stage, keyed[key]), self.user_keys[key])
+        check_logger_keys(trainer_of(module), [key for key, entry in pairs if entry.is_scalar])
+        return keyed
 
     def note_loss(self, module: Any, stage: Stage) -> None:
         """Take note, on its first batch, that a loss is fed: its keys are ours from now on."""
@@ -229,9 +231,13 @@ class Recorder:
         for name, layout in record.layouts.items():
             if name in values:
                 names = self.class_names.of(module, stage, name, layout)
-                for entry in flatten(name, layout, values[name], names):
-                    once_an_array = (entry.metric, entry.name) in arrays
-                    yield entry._replace(loader=loader, is_scalar=entry.is_scalar and not once_an_array)
+                found = flatten(name, layout, values[name], names)
+                if loader is None and not any(metric == name for metric, _ in arrays):
+                    yield from found
+                    continue
+                for metric, path, label, value, is_scalar, _ in found:
+                    entry = Entry(metric, path, label, value, is_scalar, loader)
+                    yield entry._replace(is_scalar=False) if (name, entry.name) in arrays else entry
             elif name in empty and options.on_empty == "nan":
                 for e in record.known().values():
                     if e.metric == name and e.loader == loader and e.is_scalar:
@@ -275,9 +281,11 @@ class Recorder:
     @staticmethod
     def _merged(record: StageRecord, keyed: Keyed) -> Keyed:
         """What is known of the keys: those just found, and, of metrics without a value now, those known before."""
+        known = record.known()
+        if known.keys() <= keyed.keys():
+            return keyed
         seen = {(entry.metric, entry.loader) for entry in keyed.values()}
-        known = record.known().items()
-        return keyed | {key: entry for key, entry in known if (entry.metric, entry.loader) not in seen}
+        return keyed | {key: entry for key, entry in known.items() if (entry.metric, entry.loader) not in seen}
 
     # Keys
 
