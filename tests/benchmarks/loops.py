@@ -85,7 +85,11 @@ def timed(module: type, classes: int, batches: int, logger: object = False) -> C
 
 def rows(seconds: float = 6.0) -> Iterator[str]:
     """Measure row by row, each way in turn."""
-    for name, logger, aim in (("no logger", False, 0.025), ("CSV", CSVLogger, 0.03), ("TensorBoard", TensorBoardLogger, 0.1)):
+    for name, logger, aim in (
+        ("no logger", False, 0.025),
+        ("CSV", CSVLogger, 0.03),
+        ("TensorBoard", TensorBoardLogger, 0.1),
+    ):
         hand, mine = _medians((ByHand, Ours), 1000, 1, seconds, logger)["end"]
         yield _row(f"epoch end, 3,007 keys, {name}", hand, mine, aim)
     found = _medians((NoMetrics, ByHand, Ours), 10, 60, 3 * seconds)
