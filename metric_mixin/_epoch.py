@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metric_mixin._errors import NoResultError
 from metric_mixin._inputs import mapped
-from metric_mixin._log import Log, log_epoch
+from metric_mixin._log import Log, forget_last_epoch, log_epoch
 from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
 from metric_mixin._options import options_of
 from metric_mixin._padding import Shard, rows_in_doubt, rows_of_batch, sampling, shard_of
@@ -44,6 +44,7 @@ def begin(module: Any, stage: Stage) -> None:
     trainer = trainer_of(module)
     if trainer is None:
         return
+    forget_last_epoch(trainer)
     if stage == "train":
         record.epoch, record.open = train_epoch(recorder, trainer), True
         take_loaded(module, trainer, announced=True)

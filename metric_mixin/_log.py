@@ -12,7 +12,7 @@ mlflow's ``utils/validation.py`` (3.17), which refuses what is no plain path. Te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from metric_mixin._errors import DeclarationError, KeyCollisionError
-from metric_mixin._results import give_way, place, set_computed, takes_light_results
+from metric_mixin._results import clear, give_way, place, set_computed, takes_light_results
 from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
 from metric_mixin._types import Stage
 
@@ -119,6 +119,12 @@ def log_epoch(
         _write_row(trainer, stage, scalars)
 
 
+def forget_last_epoch(trainer: Any) -> None:
+    """Let no batch wait for what Lightning keeps of the keys of the epoch before."""
+    if isinstance(trainer._results, dict):
+        clear(trainer._results)
+
+
 def _as_logged(value: Tensor) -> Tensor:
     """A value without a graph, in a dtype that Lightning keeps as it is."""
     if value.dtype not in (torch.float32, torch.float64):
@@ -132,7 +138,7 @@ def _log_all(
 ) -> None:
     """Log the first value by ``log``, and the others beside it where that is Lightning's own; otherwise each by it."""
     results = trainer._results
-    kind: Hashable = type(results)
+    kind: Any = type(results)
     light = _is_lightnings(log) and takes_light_results(kind)
     for key, value in values.items():
         name = f"{hook}.{key}"
@@ -166,13 +172,11 @@ def _seen_by_callbacks(trainer: Any, values: Mapping[str, Tensor], bar: Collecti
 
 
 def log_step(module: Any, trainer: Any, log: Log, key: str, value: Tensor, *, first: bool, bar: bool) -> None:
-    """Log a training batch's loss on the first batch of an epoch and on every logging step, and only then."""
+    """Log a training batch's loss, on the first batch of an epoch or on a logging step."""
     if trainer.barebones or running_hook(module) not in _STEP_HOOKS:
         return
-    logging_step = is_logging_step(trainer)
-    if first or logging_step:
-        log(key, value.detach(), prog_bar=bar, on_step=True, on_epoch=False, batch_size=1)
-    if first and not logging_step and trainer.log_every_n_steps:
+    log(key, value.detach(), prog_bar=bar, on_step=True, on_epoch=False, batch_size=1)
+    if first and not is_logging_step(trainer) and trainer.log_every_n_steps:
         _write_row(trainer, "train", {key: value.detach()})
 
 

@@ -27,7 +27,7 @@ from metric_mixin._errors import (
 )
 from metric_mixin._history import History
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
-from metric_mixin._layout import layout_of
+from metric_mixin._layout import is_aggregator, layout_of
 from metric_mixin._log import check_logger_keys
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, options_of
@@ -111,7 +111,9 @@ class Recorder:
         """Find out what each metric returns and which keys that promises; every check that needs no value."""
         record.described = record.metrics.version
         record.loss_noted = False
-        record.layouts = {name: layout_of(metric) for name, metric in record.metrics.items(copy_state=False)}
+        metrics = list(record.metrics.items(copy_state=False))
+        record.layouts = {name: layout_of(metric) for name, metric in metrics}
+        record.aggregators = {name: type(metric).__name__ for name, metric in metrics if is_aggregator(metric)}
         record.promised = self._keyed(module, stage, self._promised(module, stage, record))
         record.found = None
         for key, mode in self._tracked(module, record.promised):

@@ -65,6 +65,12 @@ def give_way(results: Any, name: str) -> None:
         del results[name]
 
 
+def clear(results: Any) -> None:
+    """Take out what an epoch that is over has left: Lightning goes through all results twice a batch."""
+    for name in [name for name, one in results.items() if isinstance(one, LightResult) and one.has_reset]:
+        del results[name]
+
+
 def set_computed(result: Any, value: Tensor) -> None:
     """Give Lightning the epoch's value as computed, so that it does not recommend ``sync_dist=True`` for it."""
     if hasattr(result, "_computed"):

@@ -258,6 +258,20 @@ def test_values_are_given_up_when_their_epoch_is_over(trainer):
     assert len([name for name in loop._results if name.startswith("on_train_epoch_end.train/recall/")]) == CLASSES
 
 
+def test_no_batch_goes_through_the_keys_of_the_epoch_before(trainer):
+    """Lightning looks at all results twice a batch; with thousands of classes that takes longer than a step."""
+
+    class Looks(Both):
+        def on_train_batch_end(self, *args):
+            left.extend(name for name, one in self.trainer._results.items() if isinstance(one, LightResult))
+
+        on_validation_batch_end = on_train_batch_end
+
+    left = []
+    trainer(max_epochs=3).fit(Looks(), loader(), loader())
+    assert left == []
+
+
 def test_a_log_that_somebody_has_overridden_gets_every_key(trainer):
     """A task's own ``log`` may do more than Lightning's."""
     logged = []
