@@ -246,6 +246,15 @@ def test_barebones_logs_nothing(trainer):
     assert run.callback_metrics == {}
 
 
+@pytest.mark.parametrize("logger", [True, False], ids=["logger", "no-logger"])
+def test_keys_of_one_dataloader_are_among_the_logged_ones(logger, trainer):
+    """As those of a single one are, whether anybody writes them or not."""
+    run = trainer() if logger else trainer(logger=False)
+    run.validate(Lit(), loaders(), verbose=False)
+    wanted = {f"val/{name}/dataloader_idx_{i}" for name in ("loss", "acc") for i in (0, 1)}
+    assert set(run.logged_metrics) == set(run.callback_metrics) == wanted
+
+
 def test_values_are_given_up_when_their_epoch_is_over(trainer):
     """Nothing is kept of an epoch that Lightning has reset; what remains is one object a key, over epochs too."""
     run = trainer(max_epochs=3)
