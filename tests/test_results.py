@@ -18,7 +18,7 @@ from torchmetrics.wrappers import ClasswiseWrapper
 from metric_mixin import ManualMetricLoggingMixin, MetricLogging, _log
 from metric_mixin._results import LightResult, place, takes_light_results
 from metric_mixin.testing import CapturingLogger
-from tests.support import CLASSES, Lit, loader
+from tests.support import CLASSES, Lit, data, loader
 
 
 class Odd(Metric):
@@ -118,6 +118,16 @@ class InTurn(Both):
         self._fed(batch)
 
 
+class Again(InTurn):
+    """Logs twice in one hook, the second time with another key first."""
+
+    def on_validation_epoch_end(self):
+        self.log_metrics("val")
+        inputs, target = data(3)
+        self.update_metrics(self(inputs), target, metrics=["b" if self.current_epoch % 3 != 1 else "c"])
+        super().on_validation_epoch_end()
+
+
 class Watch(Callback):
     """What every callback sees, from each hook that looks."""
 
@@ -197,6 +207,7 @@ SCENES = {
     "no-sanity-check": lambda make, to: fit(make, to, num_sanity_val_steps=0),
     "log_metrics-early": lambda make, to: fit(make, to, module=Early),
     "keys-in-turn": lambda make, to: fit(make, to, module=InTurn, max_epochs=5),
+    "twice-in-a-hook": lambda make, to: fit(make, to, module=Again, num_sanity_val_steps=0, max_epochs=3),
     "fast_dev_run": lambda make, to: fit(make, to, fast_dev_run=True),
     "no-logger": lambda make, to: fit(make, to, logger=False),
     "no-logger-several-loaders": lambda make, to: fit(make, to, logger=False, evaluation=loaders),
@@ -253,6 +264,21 @@ def test_keys_of_one_dataloader_are_among_the_logged_ones(logger, trainer):
     run.validate(Lit(), loaders(), verbose=False)
     wanted = {f"val/{name}/dataloader_idx_{i}" for name in ("loss", "acc") for i in (0, 1)}
     assert set(run.logged_metrics) == set(run.callback_metrics) == wanted
+
+
+def test_whole_numbers_are_exact(trainer):
+    """A count that float32 does not hold is what the loggers get."""
+
+    class Many(Odd):
+        def compute(self):
+            return {"first": self.rows, "many": self.rows * 0 + 2**40 + 1, "small": (self.rows * 0).byte() + 3}
+
+    module = Lit()
+    module.configure_metrics = lambda: {"n": Many()}
+    run = trainer()
+    run.validate(module, loader(7), verbose=False)
+    row = run.logger.metrics[-1]
+    assert [row[f"val/n/{name}"] for name in ("first", "many", "small")] == [7, 2**40 + 1, 3]
 
 
 def test_values_are_given_up_when_their_epoch_is_over(trainer):

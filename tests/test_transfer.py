@@ -25,7 +25,7 @@ def test_values_and_dtypes_stay(dtype, inference):
     with torch.inference_mode(inference):
         given = torch.tensor([0, 1, 1], dtype=dtype)
         keyed = classes(given.unbind()) | {"one": Entry("one", "one", None, given[1])}
-    found = on_cpu(keyed)
+        found = on_cpu(keyed)
     assert list(found) == list(keyed)
     for key, entry in found.items():
         assert entry._replace(value=None) == keyed[key]._replace(value=None)
