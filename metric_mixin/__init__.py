@@ -10,8 +10,8 @@ The way of the data, a file a step:
    as one (``_signature``: what ranks compare; ``_packing``: states as bytes)
 5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left (``_class_names``)
 6. ``_best``, ``_log``, ``_pictures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
-   (``_figures``: a value -> a picture; ``_fit``: texts that fit; ``_history``: its course over epochs; ``_paths``: a
-   key -> a folder)
+   (``_transfer``: scalars on the CPU; ``_results``: many keys, as Lightning keeps them; ``_figures``: a value -> a
+   picture; ``_fit``: texts that fit; ``_history``: its course over epochs; ``_paths``: a key -> a folder)
 7. ``_epoch``: an epoch begun and ended, these steps in order; then everything is reset
 
 Beside it: ``_options`` and ``_patterns`` (every option, and what it matches), ``_recorder`` (what one module declared

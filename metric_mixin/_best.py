@@ -29,7 +29,7 @@ class BestValues:
         if torch.isnan(value):
             return
         if best is None or kept_mode != mode or bool(value > best if mode == "max" else value < best):
-            self.values[key] = (mode, value, epoch)
+            self.values[key] = (mode, value.clone(), epoch)  # of a class: a checkpoint would have those of all
 
     def get(self, key: str, mode: str) -> Tensor | None:
         """Return the best value of ``key`` so far, or ``None``."""

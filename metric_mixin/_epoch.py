@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metric_mixin._errors import NoResultError
 from metric_mixin._inputs import mapped
-from metric_mixin._log import Log, log_epoch
+from metric_mixin._log import Log, forget_last_epoch, log_epoch
 from metric_mixin._monitors import check_early_train_keys, check_monitors, trains_without_own_code
 from metric_mixin._options import options_of
 from metric_mixin._padding import Shard, rows_in_doubt, rows_of_batch, sampling, shard_of
@@ -29,6 +29,7 @@ from metric_mixin._trainer import (
     running_hook,
     trainer_of,
 )
+from metric_mixin._transfer import on_cpu
 from metric_mixin._types import STAGES, Stage
 
 _END_HOOKS: dict[Stage, str] = {
@@ -51,6 +52,7 @@ def begin(module: Any, stage: Stage) -> None:
     trainer = trainer_of(module)
     if trainer is None:
         return
+    forget_last_epoch(trainer)
     if stage == "train":
         record.epoch, record.open = train_epoch(recorder, trainer), True
         take_loaded(module, trainer, announced=True)
@@ -177,8 +179,8 @@ def _publish(module: Any, trainer: Any | None, log: Log, stage: Stage, keyed: Ke
     """Do with an epoch's values all that is done outside of a sanity check; return them with the best so far."""
     recorder = module._metric_recorder
     epoch = trainer.current_epoch if trainer is not None and is_fitting(trainer) else None
-    keyed = recorder.with_best(module, stage, keyed, epoch)
-    values = {key: mapped(_kept, entry.value) for key, entry in keyed.items()}
+    keyed = recorder.with_best(module, stage, on_cpu(keyed), epoch)
+    values = {key: entry.value if entry.is_scalar else mapped(_kept, entry.value) for key, entry in keyed.items()}
     recorder.results[stage] = values
     recorder.reports[stage] = _report(trainer, module, stage, keyed)
     _say_arrays(module, stage, keyed)
@@ -201,7 +203,7 @@ def _log(module: Any, trainer: Any, log: Log, stage: Stage, keyed: Keyed) -> Non
 
 
 def _kept(tensor: Tensor) -> Tensor:
-    """A tensor for ``metric_results``: on the CPU, without a graph, and usable outside of inference mode."""
+    """An array for ``metric_results``: on the CPU, without a graph, and usable outside of inference mode."""
     with torch.inference_mode(False):
         tensor = tensor.detach().cpu()
         return tensor.clone() if tensor.is_inference() else tensor

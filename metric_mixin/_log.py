@@ -1,9 +1,9 @@
 """Scalars -> Trainer and loggers: values by key in; what Lightning's own ``log`` would have put, put there.
 
 Private names used (Lightning 2.5.1 and 2.6.6): ``trainer._logger_connector.log_metrics``, which writes a row outside of
-the epoch's end, and its ``_callback_metrics`` and ``_progress_bar_metrics``, for keys of one of several dataloaders;
-``trainer._results[HOOK.KEY]._computed``, which says that a value needs no further sync. Without them the loggers, and
-``log``, are called directly.
+the epoch's end, and its ``_callback_metrics``, ``_logged_metrics`` and ``_progress_bar_metrics``, for keys of one of
+several dataloaders; ``trainer._results``, of which ``_results`` says more. Without them the loggers, and ``log`` for
+each key, are called directly.
 
 What MLflow makes of a key is read from Lightning's ``MLFlowLogger.log_metrics`` (2.6.6), which removes signs, and
 mlflow's ``utils/validation.py`` (3.17), which refuses what is no plain path. TensorBoard, W&B and CSV files take any.
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from metric_mixin._errors import DeclarationError, KeyCollisionError
+from metric_mixin._results import clear, give_way, place, set_computed, takes_light_results
 from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
 from metric_mixin._types import Stage
 
@@ -103,53 +104,79 @@ def log_epoch(
     at_epoch = not hook.endswith("_step") and not any(part in hook for part in _IN_A_STEP)
     results = (logged_outputs(trainer) if at_epoch and stage != "train" else None) or []
     options = {"on_step": not at_epoch, "on_epoch": at_epoch, "batch_size": 1, "add_dataloader_idx": False}
-    for key, value in scalars.items():
-        if key not in of_loader:  # first: of keys that differ by an index alone Lightning prints the last
-            for result in results if of_loader else ():
-                result[key] = value
-    for key, value in scalars.items():
-        value = value.detach() if value.is_floating_point() else value.detach().double()
-        if of_loader.get(key, len(results)) < len(results):
-            results[of_loader[key]][key] = value
-            if _seen_by_callbacks(trainer, key, value, bar=key in bar):
-                continue
+    values = {key: _as_logged(value) for key, value in scalars.items()}
+    apart = {key: values.pop(key) for key, place in of_loader.items() if key in values and place < len(results)}
+    pooled = {key: value for key, value in values.items() if key not in of_loader} if of_loader else {}
+    for result in results:  # first: of keys that differ by an index alone Lightning prints the last
+        result.update(pooled)
+    for key, value in apart.items():
+        results[of_loader[key]][key] = value
+    if not _seen_by_callbacks(trainer, apart, bar):
+        for key, value in apart.items():
             log(key, value, prog_bar=key in bar, logger=False, **options)
-        else:
-            log(key, value, prog_bar=key in bar, logger=None if at_epoch else False, **options)
-        if at_epoch:
-            _is_of_all_ranks(trainer, f"{hook}.{key}", value)
+    _log_all(trainer, log, hook, values, bar, {"logger": None if at_epoch else False, **options})
     if not at_epoch:
         _write_row(trainer, stage, scalars)
 
 
-def _is_of_all_ranks(trainer: Any, result_key: str, value: Tensor) -> None:
-    """Give Lightning the epoch's value as computed, so that it does not recommend ``sync_dist=True`` for it."""
-    result = trainer._results.get(result_key)
-    if hasattr(result, "_computed") and value.dtype in (torch.float32, torch.float64):  # others it would convert
-        result._computed = value
+def forget_last_epoch(trainer: Any) -> None:
+    """Let no batch wait for what Lightning keeps of the keys of the epoch before."""
+    if isinstance(trainer._results, dict):
+        clear(trainer._results)
 
 
-def _seen_by_callbacks(trainer: Any, key: str, value: Tensor, *, bar: bool) -> bool:
-    """Put a value where ``log(..., logger=False)`` would: Lightning 2.5 refuses keys that have a loader's index."""
+def _as_logged(value: Tensor) -> Tensor:
+    """A value without a graph, in a dtype that Lightning keeps as it is."""
+    if value.dtype not in (torch.float32, torch.float64):
+        exact = torch.get_default_dtype() == torch.float64 or not value.is_floating_point()
+        value = value.to(torch.float64 if exact else torch.float32)
+    return value.detach() if value.requires_grad else value
+
+
+def _log_all(
+    trainer: Any, log: Log, hook: str, values: Mapping[str, Tensor], bar: Collection[str], options: dict[str, Any]
+) -> None:
+    """Log the first value by ``log``, and the others beside it where that is Lightning's own; otherwise each by it."""
+    results = trainer._results
+    kind: Any = type(results)
+    light = _is_lightnings(log) and takes_light_results(kind)
+    for key, value in values.items():
+        name = f"{hook}.{key}"
+        give_way(results, name)
+        log(key, value, prog_bar=key in bar, **options)
+        if options["on_epoch"] and name in results:
+            set_computed(results[name], value)
+        if light and name in results:
+            place(results, hook, key, {other: one for other, one in values.items() if other != key}, bar)
+            return
+
+
+def _is_lightnings(log: Log) -> bool:
+    """Whether nobody has overridden ``log``."""
+    owner = getattr(getattr(log, "__func__", None), "__module__", "")
+    return owner in ("lightning.pytorch.core.module", "pytorch_lightning.core.module")
+
+
+def _seen_by_callbacks(trainer: Any, values: Mapping[str, Tensor], bar: Collection[str]) -> bool:
+    """Put values where ``log`` would, except into every dataloader's results: Lightning 2.5 refuses such keys."""
     connector = getattr(trainer, "_logger_connector", None)
-    callback = getattr(connector, "_callback_metrics", None)
-    on_bar = getattr(connector, "_progress_bar_metrics", None)
-    if not isinstance(callback, dict) or not isinstance(on_bar, dict):
+    names = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
+    kept: list[Any] = [getattr(connector, name, None) for name in names]
+    if not all(isinstance(one, dict) for one in kept):
         return False
-    callback[key] = value
-    if bar:
-        on_bar[key] = value.item()
+    callback, logged, on_bar = kept
+    callback.update(values)
+    logged.update(values)
+    on_bar.update({key: value.item() for key, value in values.items() if key in bar})
     return True
 
 
 def log_step(module: Any, trainer: Any, log: Log, key: str, value: Tensor, *, first: bool, bar: bool) -> None:
-    """Log a training batch's loss on the first batch of an epoch and on every logging step, and only then."""
+    """Log a training batch's loss, on the first batch of an epoch or on a logging step."""
     if trainer.barebones or running_hook(module) not in _STEP_HOOKS:
         return
-    logging_step = is_logging_step(trainer)
-    if first or logging_step:
-        log(key, value.detach(), prog_bar=bar, on_step=True, on_epoch=False, batch_size=1)
-    if first and not logging_step and trainer.log_every_n_steps:
+    log(key, value.detach(), prog_bar=bar, on_step=True, on_epoch=False, batch_size=1)
+    if first and not is_logging_step(trainer) and trainer.log_every_n_steps:
         _write_row(trainer, "train", {key: value.detach()})
 
 

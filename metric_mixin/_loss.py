@@ -38,6 +38,22 @@ class EpochLoss(Metric):
         self.weighted_sum = self.weighted_sum + torch.where(weight > 0, loss * weight, 0.0)
         self.weight = self.weight + weight
 
+    def add(self, loss: Tensor, weight: float | Tensor) -> None:
+        """``update``, without what torchmetrics and ``nn.Module`` put around it, where the weight is a number.
+
+        Private names set, as torchmetrics does around each update (1.7.0 and 1.9.0): ``_update_count``, ``_computed``.
+        """
+        if isinstance(weight, Tensor):
+            self.update(loss, weight)
+            return
+        kept = self.__dict__
+        total = kept["weighted_sum"]
+        if weight > 0:
+            kept["weighted_sum"] = total + loss.detach().to(total) * weight
+        kept["weight"] = kept["weight"] + weight
+        kept["_update_count"] += 1
+        kept["_computed"] = None
+
     def compute(self) -> Tensor:
         """Return the weighted mean, 0-d; NaN where all weights were 0."""
         return self.weighted_sum / self.weight

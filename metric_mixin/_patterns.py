@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,28 @@ from metric_mixin._types import STAGES, Stage
 
 
 def matched_keys(patterns: Sequence[str], stage: Stage, keyed: Keyed) -> set[str]:
-    """Return the keys whose entry one of ``patterns`` matches."""
-    return {key for key, entry in keyed.items() if is_matched(patterns, stage, key, entry)}
+    """Return the keys whose entry one of ``patterns`` matches.
+
+    Of thousands of keys most end in another way than a pattern does, which is seen faster than that it does not match.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        of_path: dict[tuple[str, str], bool] = {}
+        end = _NOT_LITERAL.split(pattern)[-1]
+        for key, entry in keyed.items():
+            metric, path, label = entry[:3]
+            if (matched := of_path.get((metric, path))) is None:
+                forms = (metric, path, f"{stage}/{metric}", f"{stage}/{path}")
+                matched = of_path[metric, path] = matches(pattern, *forms)
+            if not matched and (key.endswith(end) or (label is not None and f"{stage}/{path}/{label}".endswith(end))):
+                matched = is_matched((pattern,), stage, key, entry)
+            if matched:
+                found.add(key)
+    return found
+
+
+_NOT_LITERAL = re.compile(r"[*?\]]")
+"""The signs of a pattern behind the last of which it stands for itself."""
 
 
 def is_matched(patterns: Sequence[str], stage: Stage, key: str, entry: Entry) -> bool:

@@ -23,7 +23,7 @@ from metric_mixin._keys import Entry
 from metric_mixin._layout import inner_metric
 from metric_mixin._options import options_of
 from metric_mixin._paths import folder_of
-from metric_mixin._patterns import is_matched
+from metric_mixin._patterns import matched_keys
 from metric_mixin._record import Keyed
 from metric_mixin._trainer import is_fitting
 from metric_mixin._types import Stage
@@ -53,7 +53,8 @@ def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str
     options, recorder = options_of(module), module._metric_recorder
     if trainer.barebones or not trainer.is_global_zero:
         return
-    wanted = {key: entry for key, entry in keyed.items() if is_matched(options.figures, stage, key, entry)}
+    matched = matched_keys(options.figures, stage, keyed)
+    wanted = {key: entry for key, entry in keyed.items() if key in matched} if matched else {}
     scalars = {key: float(values[key]) for key, entry in wanted.items() if entry.is_scalar}
     recorder.history.note((id(trainer), recorder.runs), trainer.current_epoch, scalars)
     if is_fitting(trainer) and (trainer.current_epoch + 1) % options.figures_every_n_epochs:

@@ -44,7 +44,7 @@ class Part:
         """Add a batch's loss; the first of an epoch says on which device: FSDP moves parameters past ``_apply``."""
         if self.loss.device.type == "cpu" != loss.device.type and not self.loss.update_called:
             self._move_loss(loss.device)
-        self.loss.update(loss, weight)
+        self.loss.add(loss, weight)
 
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
@@ -109,6 +109,7 @@ class StageRecord:
         batch_rows: The rows of the batch that runs.
         visited: Indices of the dataloaders that gave a batch in this epoch, in order.
         layouts: What each metric returns.
+        aggregators: Names of the metrics that aggregate given values, with their classes.
         promised: Keys that class and settings promise.
         found: Keys as last computed.
         rows: Dataloader to its number of rows on all ranks, as last computed; ``None`` where it is not known.
@@ -130,6 +131,7 @@ class StageRecord:
         self.batch_rows: Rows | None = None
         self.visited: list[int] = []
         self.layouts: dict[str, Layout] = {}
+        self.aggregators: dict[str, str] = {}
         self.promised: Keyed = {}
         self.found: Keyed | None = None
         self.rows: dict[Loader, int | None] = {}

@@ -27,7 +27,7 @@ from metric_mixin._errors import (
 )
 from metric_mixin._history import History
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
-from metric_mixin._layout import layout_of
+from metric_mixin._layout import is_aggregator, layout_of
 from metric_mixin._log import check_logger_keys
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, options_of
@@ -111,7 +111,9 @@ class Recorder:
         """Find out what each metric returns and which keys that promises; every check that needs no value."""
         record.described = record.metrics.version
         record.loss_noted = False
-        record.layouts = {name: layout_of(metric) for name, metric in record.metrics.items(copy_state=False)}
+        metrics = list(record.metrics.items(copy_state=False))
+        record.layouts = {name: layout_of(metric) for name, metric in metrics}
+        record.aggregators = {name: type(metric).__name__ for name, metric in metrics if is_aggregator(metric)}
         record.promised = self._keyed(module, stage, self._promised(module, stage, record))
         record.found = None
         for key, mode in self._tracked(module, record.promised):
@@ -132,22 +134,24 @@ class Recorder:
 
     def _keyed(self, module: Any, stage: Stage, entries: Iterable[Entry]) -> Keyed:
         """Put each entry under its key, and see that no two have the same."""
-        keyed = [(self._key(module, stage, entry.name, entry.loader), entry) for entry in entries]
-        sources = [(key, _source(stage, entry)) for key, entry in keyed]
-        tracked = self._tracked(module, dict(keyed))
-        others = [(key + SUFFIX, f"the best value of {key!r}") for key, _ in tracked]
+        pairs = [(self._key(module, stage, entry.name, entry.loader), entry) for entry in entries]
+        keyed = dict(pairs)
+        others = [(key + SUFFIX, f"the best value of {key!r}") for key, _ in self._tracked(module, keyed)]
         if stage == "train":
             others.append((self._key(module, stage, f"{RESERVED}_step"), "the loss of a batch"))
-        other = {"train": "val", "val": "train"}.get(stage)  # the stages that run in one `fit`
-        if other in self.stages:
-            known = self.stages[other].known().items()
-            others += [(key, _source(other, entry)) for key, entry in known if entry.is_scalar]
-        check_distinct([*sources, *others], "Rename one of them, or tell them apart in `metric_key`.")
-        for key, source in sources:
+        other: Stage = "train" if stage == "val" else "val"
+        in_one_fit = stage != "test" and other in self.stages
+        known = self.stages[other].known() if in_one_fit else {}
+        theirs = {key for key, entry in known.items() if entry.is_scalar}
+        if len({*keyed, *theirs, *dict(others)}) < len(pairs) + len(theirs) + len(others):
+            sources = [(key, _source(stage, entry)) for key, entry in pairs]
+            sources += [*others, *((key, _source(other, known[key])) for key in known if key in theirs)]
+            check_distinct(sources, "Rename one of them, or tell them apart in `metric_key`.")
+        for key in keyed if self.user_keys.keys() & keyed.keys() else ():
             if key in self.user_keys:
-                raise _collision(key, source, self.user_keys[key])
-        check_logger_keys(trainer_of(module), [key for key, entry in keyed if entry.is_scalar])
-        return dict(keyed)
+                raise _collision(key, _source(stage, keyed[key]), self.user_keys[key])
+        check_logger_keys(trainer_of(module), [key for key, entry in pairs if entry.is_scalar])
+        return keyed
 
     def note_loss(self, module: Any, stage: Stage) -> None:
         """Take note, on its first batch, that a loss is fed: its keys are ours from now on."""
@@ -232,9 +236,13 @@ class Recorder:
         for name, layout in record.layouts.items():
             if name in values:
                 names = self.class_names.of(module, stage, name, layout)
-                for entry in flatten(name, layout, values[name], names):
-                    once_an_array = (entry.metric, entry.name) in arrays
-                    yield entry._replace(loader=loader, is_scalar=entry.is_scalar and not once_an_array)
+                found = flatten(name, layout, values[name], names)
+                if loader is None and not any(metric == name for metric, _ in arrays):
+                    yield from found
+                    continue
+                for metric, path, label, value, is_scalar, _ in found:
+                    entry = Entry(metric, path, label, value, is_scalar, loader)
+                    yield entry._replace(is_scalar=False) if (name, entry.name) in arrays else entry
             elif name in empty and options.on_empty == "nan":
                 for e in record.known().values():
                     if e.metric == name and e.loader == loader and e.is_scalar:
@@ -289,9 +297,11 @@ class Recorder:
     @staticmethod
     def _merged(record: StageRecord, keyed: Keyed) -> Keyed:
         """What is known of the keys: those just found, and, of metrics without a value now, those known before."""
+        known = record.known()
+        if known.keys() <= keyed.keys():
+            return keyed
         seen = {(entry.metric, entry.loader) for entry in keyed.values()}
-        known = record.known().items()
-        return keyed | {key: entry for key, entry in known if (entry.metric, entry.loader) not in seen}
+        return keyed | {key: entry for key, entry in known.items() if (entry.metric, entry.loader) not in seen}
 
     # Keys
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from metric_mixin._best import SUFFIX
 from metric_mixin._keys import Entry
 
@@ -218,8 +216,9 @@ def report_values(keyed: Mapping[str, Entry], epochs: Mapping[str, int | None]) 
     for key, entry in keyed.items():
         if entry.is_scalar and not (key.endswith(SUFFIX) and key.removesuffix(SUFFIX) in epochs):
             best = keyed[key + SUFFIX].value.item() if key in epochs and key + SUFFIX in keyed else None
-            value = entry.value.double() if entry.value.dtype == torch.bool else entry.value
-            values.append(ReportValue(entry.path, value.item(), entry.label, entry.loader, best, epochs.get(key)))
+            value = entry.value.item()
+            value = float(value) if value is True or value is False else value
+            values.append(ReportValue(entry.path, value, entry.label, entry.loader, best, epochs.get(key)))
     return values
 
 

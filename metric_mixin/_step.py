@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,13 +19,12 @@ from metric_mixin._errors import (
     closest,
 )
 from metric_mixin._inputs import checked_loss, checked_weight, describe
-from metric_mixin._layout import is_aggregator
 from metric_mixin._log import Log, log_step
 from metric_mixin._names import RESERVED
 from metric_mixin._options import matches, options_of
 from metric_mixin._padding import Rows, trimmed, trimmed_batch
-from metric_mixin._record import Part
-from metric_mixin._trainer import running_stage, runs_batch, train_position, trainer_of
+from metric_mixin._record import Part, StageRecord
+from metric_mixin._trainer import is_logging_step, running_stage, runs_batch, train_position, trainer_of
 from metric_mixin._types import Stage, as_stage
 
 
@@ -116,9 +115,9 @@ def feed(
     rows: Rows | None = None,
 ) -> None:
     """Feed one batch of a default step to the epoch's loss and to the metrics; never a part of a compiled graph."""
-    part = _part(module, stage, loader)
-    recorder = module._metric_recorder
-    trainer = trainer_of(module)
+    recorder, trainer = module._metric_recorder, trainer_of(module)
+    record = _record(module, stage)
+    part = record.part(loader)
     if stage == "train" and trainer is not None:
         before, position = recorder.last_batch, train_position(trainer)
         if before is not None and before[0] is batch and before[1] == position:
@@ -130,16 +129,17 @@ def feed(
             f"{type(module).__name__}.metric_inputs must return a tuple of positional arguments or a dict of keyword "
             f"arguments, got {describe(given)}."
         )
-    if _is_default(module.metric_inputs):
-        _check_aggregators(part)
-    known = None if rows is None or not _is_default(module.batch_weight) else rows.counted
+    if record.aggregators and _is_default(module.metric_inputs):
+        _check_aggregators(record.aggregators)
+    weighs_rows = _is_default(module.batch_weight)
+    known = None if rows is None or not weighs_rows else rows.counted
     weight = module.batch_weight(target, batch) if known is None else known
-    _count_rows(module, part, stage, weight if _is_default(module.batch_weight) else None)
+    _count_rows(module, part, stage, weight if weighs_rows else None)
     if isinstance(given, dict):
         part.metrics.update_only(None, **part.metrics.taken(given))
     else:
         part.metrics.update_only(None, *given)
-    feed_loss(module, log, stage, loader, loss, weight)
+    _add_loss(module, log, stage, part, loss, weight)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
@@ -190,12 +190,17 @@ def update(
     _count_rows(module, part, running)
 
 
-def _part(module: Any, stage: Stage, loader: int | None) -> Part:
-    """Return where the rows of a dataloader go; in training, of the epoch that runs."""
+def _record(module: Any, stage: Stage) -> StageRecord:
+    """Return where the rows of a stage go; in training, of the epoch that runs."""
     if stage == "train":
         enter_train_epoch(module)
-    part: Part = module._metric_recorder.stage(module, stage).part(loader)
-    return part
+    record: StageRecord = module._metric_recorder.stage(module, stage)
+    return record
+
+
+def _part(module: Any, stage: Stage, loader: int | None) -> Part:
+    """Return where the rows of a dataloader go."""
+    return _record(module, stage).part(loader)
 
 
 def _update_loss(
@@ -227,19 +232,24 @@ def _count_rows(module: Any, part: Part, stage: Stage, rows: int | None = None) 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def feed_loss(module: Any, log: Log, stage: Stage, loader: int | None, loss: Tensor, weight: Any) -> None:
     """Add a batch to the epoch's loss; while training, log the batch's own on the steps that are logged."""
+    _add_loss(module, log, stage, _part(module, stage, loader), loss, weight)
+
+
+def _add_loss(module: Any, log: Log, stage: Stage, part: Part, loss: Tensor, weight: Any) -> None:
     recorder = module._metric_recorder
-    _part(module, stage, loader).add_loss(loss, checked_weight(weight))
+    part.add_loss(loss, checked_weight(weight))
     if not recorder.stages[stage].loss_noted:
         recorder.note_loss(module, stage)
     trainer = trainer_of(module)
     if stage != "train" or trainer is None:
         return
     epoch = train_epoch(recorder, trainer)
-    name = f"{RESERVED}_step"
-    key = recorder.step_key = module.metric_key(stage, name, None)
-    bar = any(matches(p, name, f"{stage}/{name}", key) for p in options_of(module).prog_bar)
-    log_step(module, trainer, log, key, loss, first=recorder.step_epoch != epoch, bar=bar)
-    recorder.step_epoch = epoch
+    first, recorder.step_epoch = recorder.step_epoch != epoch, epoch
+    if first or is_logging_step(trainer):
+        name = f"{RESERVED}_step"
+        key = recorder.step_key = module.metric_key(stage, name, None)
+        bar = any(matches(p, name, f"{stage}/{name}", key) for p in options_of(module).prog_bar)
+        log_step(module, trainer, log, key, loss, first=first, bar=bar)
 
 
 def predict(module: Any, behind: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -266,12 +276,11 @@ def _is_default(method: Any) -> bool:
     return bool(getattr(method, "__func__", method).__module__ == "metric_mixin._mixin")
 
 
-def _check_aggregators(part: Part) -> None:
-    for name, metric in part.metrics.items(copy_state=False):
-        if is_aggregator(metric):
-            raise UpdateError(
-                f"Metric {name!r} ({type(metric).__name__}) aggregates given values, but `metric_inputs` returns "
-                "positional arguments, of which it would take the target for a weight. Return a dict with its own "
-                "keyword as well, e.g. {'preds': outputs, 'target': target, 'value': ...}, or leave it out of "
-                f"the default step and feed it with `self.update_metrics(value, metrics={name!r})`."
-            )
+def _check_aggregators(aggregators: Mapping[str, str]) -> None:
+    for name, kind in aggregators.items():
+        raise UpdateError(
+            f"Metric {name!r} ({kind}) aggregates given values, but `metric_inputs` returns "
+            "positional arguments, of which it would take the target for a weight. Return a dict with its own "
+            "keyword as well, e.g. {'preds': outputs, 'target': target, 'value': ...}, or leave it out of "
+            f"the default step and feed it with `self.update_metrics(value, metrics={name!r})`."
+        )

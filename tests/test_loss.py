@@ -13,9 +13,14 @@ from metric_mixin._loss import EpochLoss
 
 
 def fed(*batches):
-    loss = EpochLoss()
+    """Feed by ``add``, and see that ``update``, the way of any metric, leaves the same bits in the same states."""
+    loss, plain = EpochLoss(), EpochLoss()
     for value, weight in batches:
-        loss.update(torch.as_tensor(value), weight)
+        loss.add(torch.as_tensor(value), weight)
+        plain.update(torch.as_tensor(value), weight)
+    for state, value in plain.metric_state.items():
+        torch.testing.assert_close(loss.metric_state[state], value, rtol=0, atol=0, equal_nan=True)
+    assert (loss._update_count, loss._computed) == (plain._update_count, plain._computed) == (len(batches), None)
     return loss
 
 

@@ -1,9 +1,9 @@
-"""Run every benchmark and print two tables: one process beside the same by hand, two beside torchmetrics' own sync."""
+"""Run every benchmark and print tables: one process beside the same by hand, two beside torchmetrics' own sync."""
 
 import logging
 import warnings
 
-from tests.benchmarks import exchange, measure, work
+from tests.benchmarks import exchange, loops, measure, work
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.simplefilter("ignore")
@@ -16,6 +16,9 @@ def main() -> None:
         hand, mine = measure.medians(by_hand(), ours())
         cells = f"{hand * 1e3:.3f} | {mine * 1e3:.3f} | {mine / hand:.3f} | {'' if aim is None else f'{aim:.2f}'}"
         print(f"| {name} | {cells} |", flush=True)
+    print(f"\nInside of Lightning's loops:\n\n{loops.HEADER}")
+    for line in loops.rows():
+        print(line, flush=True)
     print("\nThe exchange between two ranks, beside torchmetrics' own:\n")
     print(exchange.HEADER)
     for one in exchange.WORK:
