@@ -26,6 +26,7 @@ ORDER = [
     "_precision",
     "_families.family",
     "_families.multiclass",
+    "_families.bits",
     "_families.binary",
     "_families.multilabel",
     "_families",

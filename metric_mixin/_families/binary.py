@@ -1,23 +1,19 @@
-"""Predictions and target of 0 and 1, of one label or of several -> four counts a label -> states of metrics.
-
-Scores outside of [0, 1] are logits, and one of them makes all of a batch so; the threshold applies to probabilities.
-Elements whose target is ``ignore_index`` do not count.
+"""Predictions and target of 0 and 1 -> four counts -> states of metrics.
 
 Sources: ``BinaryStatScores.update`` and ``BinaryConfusionMatrix.update`` with the functions that they call, in
-``torchmetrics/functional/classification/stat_scores.py`` and ``confusion_matrix.py``, and
-``normalize_logits_if_needed`` (read at 1.7.0, 1.8.0 and 1.9.0).
+``torchmetrics/functional/classification/stat_scores.py`` and ``confusion_matrix.py`` (read at 1.7.0, 1.8.0 and 1.9.0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryConfusionMatrix, BinaryStatScores
 
-from metric_mixin._families.family import LABELS, SCORES, Family, claimed, holds, is_thresholded, plain
+from metric_mixin._families.bits import cells_of, is_thresholded, states
+from metric_mixin._families.family import Family, claimed
 
 _SETTINGS = ("threshold", "ignore_index")
 _UPDATES = {cls.__dict__["update"]: _SETTINGS for cls in (BinaryStatScores, BinaryConfusionMatrix)}
@@ -50,72 +46,3 @@ class Binary(Family):
 
     def added(self, metric: Metric, counts: Tensor) -> dict[str, Tensor]:
         return states(metric, counts[:4])
-
-
-def states(metric: Metric, counts: Tensor) -> dict[str, Tensor]:
-    """What counts of shape ``(..., 4)`` add to the states of a metric."""
-    if "confmat" in metric._defaults:
-        return {"confmat": counts.reshape(*counts.shape[:-1], 2, 2)}
-    return dict(zip(("tn", "fp", "fn", "tp"), counts.unbind(-1), strict=True))
-
-
-def cells_of(
-    preds: Tensor, target: Tensor, threshold: float, ignored: int | None, *, filters_first: bool
-) -> tuple[Tensor, Tensor | None] | None:
-    """Return twice the target plus the prediction of each element, int64, and which are ignored, if some are.
-
-    Args:
-        preds: Scores, or labels of 0 and 1.
-        target: Labels of 0, 1 and ``ignored``, of the same shape.
-        threshold: The probability above which a prediction is 1.
-        ignored: The target of elements that do not count.
-        filters_first: Whether a metric leaves out ignored elements before it looks for logits, and others do not.
-
-    Returns:
-        ``None`` where inputs are of another form, or where metrics see logits in one and probabilities in another.
-    """
-    if not plain(target, LABELS) or preds.shape != target.shape or not target.numel() or not target.ndim:
-        return None
-    mask = None
-    true = target
-    if not _are_bits(target):
-        if ignored is None or not holds(target.dtype, ignored):
-            return None
-        mask = target == ignored
-        true = target.masked_fill(mask, 0)
-        if not _are_bits(true):
-            return None
-    elif ignored in (0, 1):
-        mask = target == ignored
-    if ignored is not None and target.dtype not in _SIGNED:  # which torchmetrics could not mark as ignored
-        return None
-    hit = _thresholded(preds, threshold, mask if filters_first else None)
-    return None if hit is None else (torch.add(hit, true.long(), alpha=2), mask)
-
-
-_SIGNED = (torch.int64, torch.int32)
-
-
-def _thresholded(preds: Tensor, threshold: float, mask: Tensor | None) -> Tensor | None:
-    if not plain(preds, SCORES):
-        return preds if plain(preds, LABELS) and _are_bits(preds) else None
-    if _are_probabilities(preds):
-        return preds.detach() > threshold
-    if not preds.is_contiguous() or (mask is not None and mask.any() and _are_probabilities(preds[~mask])):
-        return None
-    return preds.detach().sigmoid() > threshold
-
-
-def _are_bits(labels: Tensor) -> bool:
-    if labels.dtype == torch.bool:
-        return True
-    low, high = labels.aminmax()
-    return low.item() >= 0 and high.item() <= 1
-
-
-def _are_probabilities(scores: Tensor) -> bool:
-    """Whether all scores are in [0, 1]; NaN is not. So are no scores at all."""
-    if not scores.numel():
-        return True
-    low, high = scores.detach().aminmax()
-    return low.item() >= 0 and high.item() <= 1

@@ -86,16 +86,6 @@ def _counts(default: Any) -> bool:
     return isinstance(default, Tensor) and default.dtype == torch.int64
 
 
-def is_thresholded(metric: Metric) -> bool:
-    """Whether threshold, ``ignore_index`` and the sum over all of a batch are settings that families know."""
-    ignored = getattr(metric, "ignore_index", None)
-    return (
-        type(getattr(metric, "threshold", None)) is float
-        and (ignored is None or type(ignored) is int)
-        and getattr(metric, "multidim_average", "global") == "global"
-    )
-
-
 def plain(tensor: Tensor, dtypes: frozenset[torch.dtype]) -> bool:
     """Whether a tensor is an ordinary one on the CPU, of one of ``dtypes``."""
     return type(tensor) is Tensor and tensor.is_cpu and tensor.dtype in dtypes and tensor.layout is torch.strided

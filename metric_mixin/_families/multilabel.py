@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelConfusionMatrix, MultilabelStatScores
 
-from metric_mixin._families.binary import cells_of, states
-from metric_mixin._families.family import Family, claimed, is_thresholded
+from metric_mixin._families.bits import cells_of, is_thresholded, states
+from metric_mixin._families.family import Family, claimed
 
 _SETTINGS = ("num_labels", "threshold", "ignore_index")
 _UPDATES = {cls.__dict__["update"]: _SETTINGS for cls in (MultilabelStatScores, MultilabelConfusionMatrix)}
