@@ -238,7 +238,7 @@ class StageRecord:
 
 def with_storage() -> AbstractContextManager[Any]:
     """Inside, new tensors have storage: where a module is made on the meta device, its metrics are not."""
-    return torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext()
+    return torch.device("cpu") if torch.empty(0).is_meta else nullcontext()
 
 
 def _of(loader: Loader) -> str:

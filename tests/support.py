@@ -16,6 +16,8 @@ from metric_mixin.testing import CapturingLogger
 
 CLASSES = 3
 
+FULLY_SHARDS_ON_CPU = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7)
+
 
 class Lit(ManualMetricLoggingModule):
     """A linear classifier; tests subclass it and declare metrics."""

@@ -25,7 +25,7 @@ from torchmetrics.wrappers import ClasswiseWrapper
 
 from metric_mixin import MetricMixinWarning, StageMetrics
 from metric_mixin.testing import run_ranks
-from tests.support import CLASSES, Lit, data, loader, ranks_trainer
+from tests.support import CLASSES, FULLY_SHARDS_ON_CPU, Lit, data, loader, ranks_trainer
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "two_processes.py"
 ROWS = 21
@@ -203,6 +203,8 @@ def with_fully_shard(rank, folder):
 
 @pytest.fixture(scope="module")
 def sharded_ranks(tmp_path_factory):
+    if not FULLY_SHARDS_ON_CPU:
+        pytest.skip("before 2.7 torch's fully_shard works on accelerators only")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is no scalar and is not logged", MetricMixinWarning)
         return run_ranks(with_fully_shard, str(tmp_path_factory.mktemp("sharded")))
