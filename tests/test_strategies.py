@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,26 +78,64 @@ def outputs(processes, timeout=90):
             process.wait()
 
 
-@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def aborted_by_gloo_at_exit(printed):
+    """Whether ``fit`` ended and every row was counted before one of gloo's threads aborted the process as it exits.
+
+    Plain torch does so now and then, too: https://github.com/pytorch/pytorch/issues/190489.
+    """
+    order = [printed.find(words) for words in ("`Trainer.fit` stopped", "289 of 289", "terminate called without an")]
+    return -1 not in order and max(order[:2]) < order[2]
+
+
+def printed_by(*commands, folder, again=2):
+    """What the processes print, started together; an abort that is gloo's alone is tried again, nothing else."""
+    try:
+        return outputs([started(*command, folder=folder) for command in commands])
+    except AssertionError as error:
+        if not (again and aborted_by_gloo_at_exit(str(error))):
+            raise
+    (folder / "meeting").unlink(missing_ok=True)
+    return printed_by(*commands, folder=folder, again=again - 1)
+
+
+def test_only_an_abort_after_the_fit_is_tried_again(tmp_path):
+    """Control: another failure is one at once; an abort passes if the next attempt does; three are a failure."""
+    abort = "`Trainer.fit` stopped\n289 of 289\nterminate called without an active exception"
+    assert not any(map(aborted_by_gloo_at_exit, ("", "\n".join(abort.splitlines()[::-1]), abort[:-80])))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "calls = pathlib.Path('calls')\n"
+        "n = int(calls.read_text()) if calls.exists() else 0\n"
+        "calls.write_text(str(n + 1))\n"
+        f"print({abort!r} if sys.argv[1] == 'gloo' else 'other'); sys.exit(n < int(sys.argv[2]))\n"
+    )
+    for what, failures, calls in (("gloo", 1, 2), ("other", 1, 1), ("gloo", 3, 3)):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        with nullcontext() if calls == 2 else pytest.raises(AssertionError):
+            printed_by((str(script), what, str(failures)), folder=tmp_path)
+        assert (tmp_path / "calls").read_text() == str(calls)
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
 def test_processes_that_a_trainer_starts(strategy, tmp_path):
-    """Spawned or forked by ``fit``: 289 rows, accuracy and loss of one process; ``ddp`` is in ``test_examples.py``."""
-    (printed,) = outputs([started(str(EXAMPLE), "--strategy", strategy, "--epochs", "2", folder=tmp_path)])
+    """Started, spawned or forked by ``fit``: 289 rows, accuracy and loss of one process."""
+    command = (str(EXAMPLE), "--strategy", strategy, "--epochs", "2")
+    (printed,) = printed_by(command, folder=tmp_path)
     assert equals_one_process(printed), printed
 
 
+@pytest.mark.timeout(280)
 def test_two_nodes_of_torchrun(tmp_path):
     """Two agents with a process each, as on two machines, which meet by a file."""
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(tmp_path / "meeting"), "--rdzv-conf", "store_type=file"]
-    agents = [
-        started(
-            *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting),
-            *("--rdzv-id", "digits", "--local-addr", "127.0.0.1"),
-            *(str(EXAMPLE), "--devices", "1", "--nodes", "2", "--epochs", "2"),
-            folder=tmp_path,
-        )
-        for _ in range(2)
-    ]
-    printed = outputs(agents)
+    command = (
+        *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting),
+        *("--rdzv-id", "digits", "--local-addr", "127.0.0.1"),
+        *(str(EXAMPLE), "--devices", "1", "--nodes", "2", "--epochs", "2"),
+    )
+    printed = printed_by(command, command, folder=tmp_path)
     assert sorted(map(len, (re.findall("^rows", one, re.M) for one in printed))) == [0, 1]
     assert equals_one_process("".join(printed)), printed
 
