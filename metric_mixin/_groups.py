@@ -137,7 +137,7 @@ def _state_key(metric: Metric) -> Hashable | None:
 def _setting(metric: Metric, name: str) -> Hashable:
     if name == "micro average":
         return getattr(metric, "average", None) == "micro"
-    if name == "normalization":  # from torchmetrics 1.8 on
+    if name == "normalization":  # from torchmetrics 1.9 on
         return _readable(getattr(metric, name, None))
     return _readable(getattr(metric, name))
 

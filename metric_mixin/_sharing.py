@@ -18,8 +18,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.wrappers import ClasswiseWrapper
 
-from metric_mixin._errors import UpdateError
-from metric_mixin._families import Family, families_of
+from metric_mixin._errors import LabelRangeError, UpdateError
+from metric_mixin._families import Family, families_of, host_sees
 from metric_mixin._groups import keeper
 
 Member = Callable[[str], Metric]
@@ -60,22 +60,22 @@ class Sharing:
         """Let families look at a batch for those of ``names`` that they can serve; nothing changes yet."""
         if self.handed_out:
             return NOTHING
-        if self._families_of is not self.groups:  # which a new list replaces whenever they change
+        if self._families_of != self.groups:
             self._add_counts(member)
             groups = {group[0]: group for group in self.groups}
             self._families = [
                 (family, frozenset(name for lead in family.names for name in groups[lead]))
                 for family in families_of({lead: keeper(member(lead)) for lead in groups})
             ]
-            self._families_of = self.groups
+            self._families_of = [list(group) for group in self.groups]
         if not self._families:
             return NOTHING
         self._check_owned(member)
         batches = []
         served: frozenset[str] = frozenset()
         for family, members in self._families:
-            if members.issubset(names) and member(family.names[0]).device.type == "cpu":
-                binned = family.binned(preds, target)
+            if members.issubset(names) and preds.device == target.device == member(family.names[0]).device:
+                binned = (family.binned if host_sees(preds) else family.binned_unseen)(preds, target)
                 if binned is not None:
                     batches.append((family, binned))
                     served = served | members if served else members
@@ -100,6 +100,8 @@ class Sharing:
             for name in family.names:
                 if not _same(_objects_of(member(name)), self._before[name]):
                     raise _changed_by_itself(name, member, [other for other in family.names if other != name])
+            if refused := family.refused():
+                raise _refused(family.names, member, refused)
         for family in families:
             metrics = {name: keeper(member(name)) for name in family.names}
             with torch.inference_mode(False), torch.no_grad():
@@ -117,6 +119,7 @@ class Sharing:
         ``settle`` was called before the change.
         """
         self._after_reset = [list(group) for group in groups]
+        self._families_of = None
         if fed:
             known = [[name for name in group if name in metrics and name != changed] for group in self.groups]
             new = [[name] for name in metrics if not any(name in group for group in known)]
@@ -231,6 +234,16 @@ class Sharing:
     def _note_states(self, member: Member) -> None:
         if self.handed_out:
             self._states = {name: _states_of(member(name)) for group in self.groups for name in group}
+
+
+def _refused(names: Collection[str], member: Member, number: int) -> LabelRangeError:
+    metrics = ", ".join(f"{name!r} ({type(keeper(member(name))).__name__})" for name in names)
+    return LabelRangeError(
+        f"Of the predictions and targets that {metrics} took since the last reset, {number} are neither a class, nor 0 "
+        "or 1, nor `ignore_index`, whichever these metrics expect; their values are void. On this device labels are "
+        "looked at when values are computed, since a step must not wait for it: update the metrics with the same "
+        "batches on the CPU to see which one it is, and correct the labels or the number of classes."
+    )
 
 
 def _changed_by_itself(name: str, member: Member, others: list[str]) -> UpdateError:

@@ -1,17 +1,20 @@
 """Small modules, data and trainers that several tests share."""
 
 import warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from metric_mixin import ManualMetricLoggingModule, MetricMixinWarning
+from metric_mixin import ManualMetricLoggingModule, MetricMixinWarning, _families, _sharing
 from metric_mixin.testing import CapturingLogger
 
 CLASSES = 3
@@ -135,3 +138,30 @@ def computed(row: Any) -> Any:
         metric.update(*args, **kwargs)
     torch.manual_seed(99)
     return metric.compute()
+
+
+class Operators(TorchDispatchMode):
+    """Takes note of every operator of torch that waits for a GPU: its result's shape, or a value, goes to the host."""
+
+    WAITING = ("bincount", "nonzero", "item", "_local_scalar_dense", "masked_select", "unique", "equal", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.waiting, self.count = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        by_bools = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if by_bools or name.strip("_") in self.WAITING or name.startswith(("unique", "_unique")):
+            self.waiting.append(name)
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def unseen(active=True):
+    """Inside, families take tensors of the CPU for ones whose values the host must not look at, as on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (_sharing, _families.family, _families.multiclass) if active else ():
+            patch.setattr(module, "host_sees", lambda tensor: False)
+        yield

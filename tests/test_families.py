@@ -21,6 +21,7 @@ from metric_mixin import StageMetrics, UpdateError, _families
 from metric_mixin._errors import LabelRangeError
 from metric_mixin._groups import keeper
 from metric_mixin.testing import run_ranks
+from tests.support import Operators, unseen
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*NaN values found in confusion matrix"),
@@ -119,15 +120,19 @@ def multiclass_batches(draw, classes, ignored):
     return preds, target
 
 
+SEEN = pytest.mark.parametrize("blind", [False, True], ids=["seen", "unseen"])
+
+
 def prepared(batch):
     return [
         value.detach().float() if value.dtype in (torch.half, torch.bfloat16) else value.detach() for value in batch
     ]
 
 
+@SEEN
 @given(st.data())
-@settings(deadline=None, max_examples=150)
-def test_multiclass_states_and_values_are_those_of_torchmetrics(data):
+@settings(deadline=None, max_examples=80)
+def test_multiclass_states_and_values_are_those_of_torchmetrics(blind, data):
     """Whatever form valid batches have, with and without a matrix, every state and value is torchmetrics' own."""
     classes = data.draw(st.sampled_from([2, 3, 10, 21]))
     ignored = data.draw(st.sampled_from([None, 0, classes - 1, classes, 100, -1, -100]))
@@ -136,7 +141,8 @@ def test_multiclass_states_and_values_are_those_of_torchmetrics(data):
     make = lambda: multiclass(classes, matrix, **options)  # noqa: E731
     stage, plain = StageMetrics(make()), plain_metrics(make)
     for batch in data.draw(st.lists(multiclass_batches(classes, ignored), min_size=1, max_size=3)):
-        stage.update(*batch)
+        with unseen(blind):
+            stage.update(*batch)
         plain.update(*prepared(batch))
         if data.draw(st.booleans()):
             assert_same_states(stage, members(plain))
@@ -195,8 +201,11 @@ def multilabel(matrix=True, **options):
     return made | ({"confusion": c.MultilabelConfusionMatrix(LABELS, **options)} if matrix else {})
 
 
+KINDS = ["labels", "probabilities", "edges", "logits", "half", "double", "odd", "some outside", "grad"]
+
+
 @st.composite
-def batches_of_bits(draw, shapes, ignored, threshold):
+def batches_of_bits(draw, shapes, ignored, threshold, kinds):
     """Predictions and target of 0 and 1 in a form that torchmetrics takes."""
     shape = draw(st.sampled_from(shapes))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
@@ -206,9 +215,7 @@ def batches_of_bits(draw, shapes, ignored, threshold):
         target[torch.rand(shape, generator=generator) < draw(st.sampled_from([0, 0.3, 1]))] = ignored
         dtypes = [torch.int64, torch.int32]
     target = target.to(draw(st.sampled_from(dtypes)))
-    kind = draw(
-        st.sampled_from(["labels", "probabilities", "edges", "logits", "half", "double", "odd", "some outside", "grad"])
-    )
+    kind = draw(st.sampled_from(kinds))
     preds = torch.rand(shape, generator=generator)
     if kind == "labels":
         preds = torch.randint(2, shape, generator=generator).to(draw(st.sampled_from(dtypes)))
@@ -233,10 +240,11 @@ BITS = {
 }
 
 
+@SEEN
 @pytest.mark.parametrize("task", BITS)
 @given(st.data())
-@settings(deadline=None, max_examples=120)
-def test_states_and_values_of_bits_are_those_of_torchmetrics(task, data):
+@settings(deadline=None, max_examples=60)
+def test_states_and_values_of_bits_are_those_of_torchmetrics(task, blind, data):
     """Whatever form valid batches of 0 and 1 have, every state and value is torchmetrics' own."""
     make_task, shapes = BITS[task]
     ignored = data.draw(st.sampled_from([None, 0, 1, 2, -1, -100]))
@@ -245,13 +253,146 @@ def test_states_and_values_of_bits_are_those_of_torchmetrics(task, data):
     matrix = data.draw(st.booleans())
     make = lambda: make_task(matrix, **options)  # noqa: E731
     stage, plain = StageMetrics(make()), plain_metrics(make)
-    for batch in data.draw(st.lists(batches_of_bits(shapes, ignored, threshold), min_size=1, max_size=3)):
-        stage.update(*batch)
+    kinds = KINDS if not blind else [kind for kind in KINDS if kind != "odd"]  # see the next test but one for NaN
+    for batch in data.draw(st.lists(batches_of_bits(shapes, ignored, threshold, kinds), min_size=1, max_size=3)):
+        with unseen(blind):
+            stage.update(*batch)
         plain.update(*prepared(batch))
         if data.draw(st.booleans()):
             assert_same_states(stage, members(plain))
     assert_same_states(stage, members(plain))
     assert_same_values(stage, members(plain))
+
+
+# Binned curves: settings x inputs
+
+
+def curves(task, classes, thresholds, **options):
+    """Metrics of all kinds that keep a curve over thresholds."""
+    size = {"Binary": (), "Multiclass": (classes,), "Multilabel": (classes,)}[task]
+    kinds = ["AUROC", "AveragePrecision", "PrecisionRecallCurve"]
+    made = {kind: getattr(c, f"{task}{kind}")(*size, thresholds=thresholds, **options) for kind in kinds}
+    if task == "Multiclass":
+        made["macro"] = c.MulticlassPrecisionRecallCurve(classes, thresholds=thresholds, average="macro", **options)
+    elif task == "Multilabel":
+        made["micro"] = c.MultilabelAUROC(classes, average="micro", thresholds=thresholds, **options)
+    return made
+
+
+THRESHOLDS = {
+    "few": 2,
+    "some": 5,
+    "many": 100,
+    "list": [0.0, 0.1, 0.11, 0.5, 0.999],
+    "close": [0.3, 0.3000001, 0.3000002, 0.9],
+    "one": [0.5],
+    "equal": [0.2, 0.2, 0.4],
+    "falling": [0.9, 0.5, 0.1],
+    "double": torch.linspace(0, 1, 7, dtype=torch.float64),
+    "outside": tensor([-0.5, 0.0, 0.5, 1.5]),
+    "half": tensor([0.0, 0.5, 1.0]).half(),
+}
+SCALED = ["probabilities", "edges", "logits", "half", "double", "some outside", "grad"]
+
+
+@st.composite
+def batches_of_classes(draw, classes, ignored, kinds):
+    """Scores of classes, and labels."""
+    shape = draw(st.sampled_from([(1,), (7,), (3, 5), (2, 2, 3)]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    target = torch.randint(classes, shape, generator=generator)
+    if ignored is not None:
+        target[torch.rand(shape, generator=generator) < draw(st.sampled_from([0, 0.3, 1]))] = ignored
+    kind = draw(st.sampled_from(kinds))
+    preds = torch.rand(shape[0], classes, *shape[1:], generator=generator)
+    if kind == "edges":
+        preds = tensor([0.0, 1.0, 0.5, 0.25])[torch.randint(4, preds.shape, generator=generator)]
+    elif kind in ("logits", "half", "double", "grad"):
+        preds = preds * 8 - 4
+        preds = preds if kind == "logits" else getattr(preds, kind)() if kind != "grad" else preds.requires_grad_()
+    elif kind == "some outside":
+        where = (target == (1 if ignored is None else ignored)).unsqueeze(1)
+        preds = torch.where(where, preds * 2, preds)
+    elif kind == "odd":
+        odd = tensor([torch.nan, torch.inf, -torch.inf, -0.0, 1.0])
+        preds = torch.where(preds < 0.1, odd[torch.randint(5, preds.shape, generator=generator)], preds)
+    if draw(st.booleans()):
+        preds = preds.movedim(1, -1).contiguous().movedim(-1, 1)
+    return preds, target
+
+
+CURVES = {
+    "Binary": lambda ignored, kinds: batches_of_bits(BITS["binary"][1], ignored, 0.5, kinds),
+    "Multilabel": lambda ignored, kinds: batches_of_bits(BITS["multilabel"][1], ignored, 0.5, kinds),
+    "Multiclass": lambda ignored, kinds: batches_of_classes(LABELS, ignored, kinds),
+}
+
+
+@SEEN
+@pytest.mark.filterwarnings("ignore:No (positive|negative) samples", "ignore:Average precision score for")
+@pytest.mark.parametrize("task", CURVES)
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_states_and_values_of_curves_are_those_of_torchmetrics(task, blind, data):
+    """Whatever thresholds and scores, every state and value of a binned curve is torchmetrics' own."""
+    ignored = data.draw(st.sampled_from([None, 0, 1, 2, -1, -100]))
+    thresholds = THRESHOLDS[data.draw(st.sampled_from(sorted(THRESHOLDS)))]
+    options = {"ignore_index": ignored, "validate_args": data.draw(st.booleans())}
+    make = lambda: curves(task, LABELS, thresholds, **options)  # noqa: E731
+    stage, plain = StageMetrics(make()), plain_metrics(make)
+    kinds = SCALED if blind else [*SCALED, "odd"]
+    for batch in data.draw(st.lists(CURVES[task](ignored, kinds), min_size=1, max_size=3)):
+        with unseen(blind):
+            stage.update(*batch)
+        plain.update(*prepared(batch))
+    assert_same_states(stage, members(plain))
+    assert_same_values(stage, members(plain))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [2, 3, 10, 33, 50, 100, 101, 1000])
+def test_thresholds_are_reached_as_comparisons_tell(size, dtype):
+    """Each threshold, its neighbours among floating-point numbers, and 0 and 1: as many as ``>=`` finds."""
+    generator = torch.Generator().manual_seed(size)
+    for thresholds in (
+        torch.linspace(0, 1, size),
+        torch.rand(size, generator=generator, dtype=torch.float64).sort()[0],
+    ):
+        near = torch.cat([thresholds.to(dtype).nextafter(tensor(to, dtype=dtype)) for to in (0.0, 1.0)])
+        scores = torch.cat([near, thresholds.to(dtype), tensor([0, 1, torch.nan, -0.0], dtype=dtype)])
+        wanted = (scores[:, None] >= thresholds).sum(1)
+        assert torch.equal(_families.curves.Reached(thresholds)(scores), wanted)
+
+
+@pytest.mark.parametrize("task", CURVES)
+def test_no_metric_formats_scores_that_a_family_of_curves_counts(task, updates):
+    """No curve is updated by itself, neither when batches come nor when values are computed."""
+    stage = StageMetrics(curves(task, LABELS, 5))
+    target = TRUE_BITS if task == "Multilabel" else TRUE_BITS[:, 0]
+    stage.update(SCORES_OF_BITS[:, 0] if task == "Binary" else SCORES_OF_BITS.softmax(1), target)
+    stage.compute()
+    assert updates == []
+
+
+@pytest.mark.parametrize("ignored", [None, 0, -1, 255], ids=str)
+@pytest.mark.parametrize("validates", [True, False], ids=["validates", "trusts"])
+@pytest.mark.parametrize("task", CURVES)
+def test_odd_batches_of_curves_do_what_they_did_before(task, validates, ignored):
+    """Errors are of the same type and words as without families, and the states those that they would be."""
+    forms = REFUSED_BITS | REFUSED if task == "Multiclass" else REFUSED_BITS
+    usual = (torch.rand(6, 3), tensor([0, 1, 2, 2, 0, 1])) if task == "Multiclass" else (SCORES_OF_BITS, TRUE_BITS)
+    for form, batch in forms.items():
+
+        def fed(batch=batch):
+            stage = StageMetrics(curves(task, LABELS, 5, ignore_index=ignored, validate_args=validates))
+            return stage, [outcome(stage, one) for one in (usual, batch, usual)]
+
+        stage, said = fed()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_families, "CLAIMS", [])
+            plain, wanted = fed()
+        assert said == wanted, form
+        assert_same_states(stage, members(plain))
 
 
 SCORES_OF_BITS = torch.rand(6, LABELS, generator=torch.Generator().manual_seed(0))
@@ -316,7 +457,7 @@ def test_no_metric_of_bits_formats_a_batch_that_its_family_counts(task, ignored,
 def updates(monkeypatch):
     """How often a metric's own update was called."""
     calls = []
-    for module in (c.stat_scores, c.confusion_matrix):
+    for module in (c.stat_scores, c.confusion_matrix, c.precision_recall_curve):
         for name, function in list(vars(module).items()):
             if name.endswith("_format"):
                 monkeypatch.setattr(module, name, _noting(function, calls))
@@ -437,6 +578,85 @@ def test_a_label_that_only_another_metric_refuses_changes_no_state():
         stage.update(labels, labels)
     assert not stage.updated("wide")
     assert stage["wide"].tp.item() == 0
+
+
+# What the host must not look at
+
+
+def every_family():
+    """Metrics of one batch of 8 rows and 3 classes, by family."""
+    return {
+        "multiclass": (multiclass(3), (PREDS, TARGET)),
+        "counts": (multiclass(3, matrix=False, ignore_index=1), (PREDS.argmax(1), TARGET)),
+        "binary": (binary(), (PREDS[:, 0], TARGET % 2)),
+        "multilabel": (multilabel(ignore_index=-1), (PREDS, (PREDS > 1).long())),
+        "curves-binary": (curves("Binary", 0, 5, ignore_index=-1), (PREDS[:, 0], TARGET % 2)),
+        "curves-multiclass": (curves("Multiclass", 3, 5), (PREDS, TARGET)),
+        "curves-multilabel": (curves("Multilabel", 3, 5, ignore_index=-1), (PREDS, (PREDS > 1).long())),
+    }
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_a_step_on_a_device_waits_for_nothing(family):
+    """After a first batch, no operator hands a value to the host, and no metric formats a batch by itself."""
+    metrics, batch = every_family()[family]
+    stage = StageMetrics(metrics)
+    with unseen():
+        stage.update(*batch)
+        with Operators() as operators:
+            stage.update(*batch)
+    assert operators.waiting == []
+    assert 0 < operators.count <= 40 * len(stage._sharing._families)
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_waiting_operators_are_seen(family):
+    """Control: where the host may look at values, it does."""
+    metrics, batch = every_family()[family]
+    with Operators() as operators:
+        StageMetrics(metrics).update(*batch)
+    assert operators.waiting
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
+    """On a device, a label out of range voids the epoch, names metrics and number, and the next epoch is right."""
+    metrics, (preds, target) = every_family()[family]
+    stage = StageMetrics(metrics)
+    wrong = target.clone()
+    wrong.view(-1)[[1, 3]] = 7
+    with unseen():
+        stage.update(preds, wrong)
+        with pytest.raises(LabelRangeError, match=r"'\w+.*since the last reset, \d+ are neither a class, nor 0 or 1"):
+            stage.compute()
+        stage.reset()
+        stage.update(preds, target)
+    plain = MetricCollection(every_family()[family][0], compute_groups=False)
+    plain.update(preds, target)
+    assert_same_states(stage, members(plain))
+
+
+def test_nan_beside_probabilities_does_not_make_them_logits_on_a_device():
+    """torchmetrics decides so there, where it does not look: a score of NaN reaches no threshold."""
+    preds, target = tensor([0.9, torch.nan, 0.2, torch.nan]), tensor([1, 1, 0, 0])
+    stage = StageMetrics({"stat": c.BinaryStatScores(), "curve": c.BinaryROC(thresholds=[0.0, 0.5])})
+    with unseen():
+        stage.update(preds, target)
+    assert states_of(stage["stat"])["tp"].item() == states_of(stage["stat"])["fn"].item() == 1
+    assert states_of(stage["curve"])["confmat"][:, :, 1].tolist() == [[1, 1], [0, 1]]
+
+
+def test_families_are_found_once():
+    """A reset does not look for them again, as that would wait for a device's thresholds; a new metric does."""
+    stage = StageMetrics(multiclass(3))
+    stage.update(PREDS, TARGET)
+    first = stage._sharing._families
+    stage.reset()
+    stage.update(PREDS, TARGET)
+    assert stage._sharing._families is first
+    stage.add_metrics({"late": c.MulticlassAccuracy(3, ignore_index=0)})
+    stage.update(PREDS, TARGET)
+    assert len(stage._sharing._families) == 2
 
 
 # Looks
@@ -637,17 +857,18 @@ def test_ranks_exchange_what_was_counted():
 
 FUNCTIONS = {
     name: getattr(import_module(f"torchmetrics.functional.classification.{module}"), name)
-    for module in ("stat_scores", "confusion_matrix")
+    for module in ("stat_scores", "confusion_matrix", "precision_recall_curve")
     for task in ("multiclass", "binary", "multilabel")
     for step in ("tensor_validation", "format", "update")
     for name in [f"_{task}_{module}_{step}"]
 }
+STATES = ("StatScores", "ConfusionMatrix", "PrecisionRecallCurve")
 METHODS = [
-    *(getattr(c, f"{task}{name}").update for task in TASKS for name in ("StatScores", "ConfusionMatrix")),
+    *(getattr(c, f"{task}{name}").update for task in TASKS for name in STATES),
     c.BinaryStatScores._update_state,
     c.BinaryStatScores._create_state,
 ]
-DIGESTS = {"f766bf6e51fec724", "7076b4bee8503d2c"}  # 1.7 and 1.8; 1.9
+DIGESTS = {"c8c48a63a9f5f5c3", "f669f38e2c6718c4"}  # 1.7 and 1.8; 1.9
 READ = [*FUNCTIONS.values(), *METHODS, normalize_logits_if_needed]
 
 

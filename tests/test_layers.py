@@ -29,6 +29,7 @@ ORDER = [
     "_families.bits",
     "_families.binary",
     "_families.multilabel",
+    "_families.curves",
     "_families",
     "_sharing",
     "_labels",

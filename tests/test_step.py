@@ -27,7 +27,7 @@ from metric_mixin import (
     UnknownMetricError,
     UpdateError,
 )
-from tests.support import CLASSES, Lit, loader, pairs
+from tests.support import CLASSES, Lit, Operators, loader, pairs, unseen
 
 
 def accuracy(**options):
@@ -472,3 +472,35 @@ def test_a_report_before_any_epoch():
         Lit().metric_report("val")
     with pytest.raises(StageError, match="Unknown stage 'valid'"):
         Lit().metric_report("valid")
+
+
+# On a device, whose values a step must not wait for
+
+
+@pytest.mark.parametrize("blind", [True, False], ids=["device", "control"])
+def test_no_step_waits_for_a_device(trainer, blind):
+    """After the first batch, steps of fit and validation hand no value to the host; on the CPU, which may, some do."""
+    found = []
+
+    class Watched(Lit):
+        def configure_metrics(self):
+            return {
+                "acc": accuracy(),
+                "each": ClasswiseWrapper(accuracy(average=None)),
+                "auroc": MulticlassAUROC(CLASSES, thresholds=5),
+            }
+
+        def training_step(self, batch, batch_idx):
+            with Operators() as operators:
+                loss = super().training_step(batch, batch_idx)
+            found.extend(operators.waiting if batch_idx else [])
+            return loss
+
+        def validation_step(self, batch, batch_idx):
+            with Operators() as operators:
+                super().validation_step(batch, batch_idx)
+            found.extend(operators.waiting if batch_idx else [])
+
+    with unseen(blind):
+        trainer(max_epochs=2, log_every_n_steps=2).fit(Watched(), loader(), loader())
+    assert bool(found) is not blind

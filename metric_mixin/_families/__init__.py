@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 import torchmetrics
 from torchmetrics import Metric
 
-from metric_mixin._families import binary, multiclass, multilabel
-from metric_mixin._families.family import Family
+from metric_mixin._families import binary, curves, multiclass, multilabel
+from metric_mixin._families.family import Family, host_sees
 
-__all__ = ["Family", "families_of"]
+__all__ = ["Family", "families_of", "host_sees"]
 
 CLAIMS: list[Callable[[Mapping[str, Metric]], list[Family]]] = [
     multiclass.claim,
     binary.claim,
     multilabel.claim,
+    curves.claim,
 ]
 
 READ = ("1.7.", "1.8.", "1.9.")

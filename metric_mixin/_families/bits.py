@@ -9,6 +9,8 @@ Sources: ``normalize_logits_if_needed`` and the formats of binary and multilabel
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -52,12 +54,12 @@ def cells_of(
         return None
     mask = None
     true = target
-    if not _are_bits(target):
+    if not are_bits(target):
         if ignored is None or not holds(target.dtype, ignored):
             return None
         mask = target == ignored
         true = target.masked_fill(mask, 0)
-        if not _are_bits(true):
+        if not are_bits(true):
             return None
     elif ignored in (0, 1):
         mask = target == ignored
@@ -67,29 +69,84 @@ def cells_of(
     return None if hit is None else (torch.add(hit, true.long(), alpha=2), mask)
 
 
+def cells_unseen(
+    preds: Tensor, target: Tensor, threshold: float, ignored: int | None, *, filters_first: bool | None
+) -> tuple[Tensor, Tensor | None, Tensor] | None:
+    """Return what ``cells_of`` does, and which elements are of no kind, without a look at a value.
+
+    Args:
+        preds: Scores, or labels of 0 and 1.
+        target: Labels of 0, 1 and ``ignored``, of the same shape.
+        threshold: The probability above which a prediction is 1.
+        ignored: The target of elements that do not count.
+        filters_first: As in ``cells_of``; ``None`` where some metrics do and others do not.
+    """
+    if not plain(target, LABELS) or preds.shape != target.shape or not target.numel() or not target.ndim:
+        return None
+    if ignored is not None and (target.dtype not in _SIGNED or not holds(target.dtype, ignored)):
+        return None
+    mask = None if ignored is None else target == ignored
+    wrong = are_no_bits(target)
+    if plain(preds, SCORES):
+        if mask is not None and filters_first is None:
+            return None
+        looked_at = None if mask is None or not filters_first else ~mask
+        hit = probabilities_unseen(preds.detach(), torch.sigmoid, looked_at) > threshold
+    elif plain(preds, LABELS):
+        hit = preds.bool()
+        wrong = wrong | are_no_bits(preds)
+    else:
+        return None
+    return torch.add(hit, target.long(), alpha=2), mask, wrong if mask is None else wrong & ~mask
+
+
 _SIGNED = (torch.int64, torch.int32)
 
 
 def _thresholded(preds: Tensor, threshold: float, mask: Tensor | None) -> Tensor | None:
     if not plain(preds, SCORES):
-        return preds if plain(preds, LABELS) and _are_bits(preds) else None
-    if _are_probabilities(preds):
+        return preds if plain(preds, LABELS) and are_bits(preds) else None
+    if are_probabilities(preds):
         return preds.detach() > threshold
-    if not preds.is_contiguous() or (mask is not None and mask.any() and _are_probabilities(preds[~mask])):
+    if not preds.is_contiguous() or (mask is not None and mask.any() and are_probabilities(preds[~mask])):
         return None
     return preds.detach().sigmoid() > threshold
 
 
-def _are_bits(labels: Tensor) -> bool:
+def are_bits(labels: Tensor) -> bool:
+    """Whether all labels are 0 or 1."""
     if labels.dtype == torch.bool:
         return True
     low, high = labels.aminmax()
     return low.item() >= 0 and high.item() <= 1
 
 
-def _are_probabilities(scores: Tensor) -> bool:
+def are_probabilities(scores: Tensor) -> bool:
     """Whether all scores are in [0, 1]; NaN is not. So are no scores at all."""
     if not scores.numel():
         return True
     low, high = scores.detach().aminmax()
     return low.item() >= 0 and high.item() <= 1
+
+
+def probabilities(scores: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Return ``scores`` where all are in [0, 1], otherwise what ``normalized`` makes of them; ``None``: with NaN."""
+    if are_probabilities(scores):
+        return scores
+    found = normalized(scores)
+    return found if are_probabilities(found) else None
+
+
+def probabilities_unseen(
+    scores: Tensor, normalized: Callable[[Tensor], Tensor], looked_at: Tensor | None = None
+) -> Tensor:
+    """Likewise without a look at a value, NaN included; ``looked_at``: the scores that tell, where not all do."""
+    outside = (scores < 0) | (scores > 1)
+    if looked_at is not None:
+        outside = outside & looked_at
+    return torch.where(outside.any(), normalized(scores), scores)
+
+
+def are_no_bits(labels: Tensor) -> Tensor:
+    """Which labels are neither 0 nor 1."""
+    return (labels != 0) & (labels != 1)

@@ -41,25 +41,38 @@ class Family(ABC):
         plain way then takes or refuses it. Nothing is raised.
         """
 
+    def binned_unseen(self, preds: Tensor, target: Tensor) -> Tensor | None:
+        """Return the bins of a batch whose values the host must not wait for, as on a GPU.
+
+        ``None`` where its form alone tells that this family does not count it. What its values would tell falls into
+        one more bin, ``bins``, and is an error when the counts are read.
+        """
+        return None
+
     @abstractmethod
     def added(self, metric: Metric, counts: Tensor) -> dict[str, Tensor]:
         """Return what ``counts`` of the bins add to each state of ``metric``."""
 
     def count(self, binned: Tensor) -> None:
-        """Count what ``binned`` returned, a batch."""
+        """Count what ``binned`` or ``binned_unseen`` returned, a batch."""
         self.batches += 1
         if self._counts is None:
             with torch.inference_mode(False):  # what is made inside of it could not be changed outside
-                self._counts = torch.zeros(self.bins, dtype=torch.int64, device="cpu")
-        if self.bins > 4096 and binned.numel() < self.bins:  # few of many bins: do not touch them all
+                self._counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=binned.device)
+        few = self.bins > 4096 and binned.numel() < self.bins  # few of many bins: do not touch them all
+        if few or not host_sees(binned):  # where `bincount` waits for the largest bin
             self._counts.scatter_add_(0, binned, torch.ones_like(binned))
         else:
-            self._counts += torch.bincount(binned, minlength=self.bins)
+            self._counts += torch.bincount(binned, minlength=self.bins + 1)
+
+    def refused(self) -> int:
+        """Return how many elements were none that this family counts, since ``clear``; it waits for the device."""
+        return 0 if self._counts is None else int(self._counts[self.bins])
 
     def additions(self, metrics: Mapping[str, Metric]) -> dict[str, dict[str, Tensor]]:
         """Return what was counted since ``clear``, as what it adds to each state of each of ``metrics``, by name."""
         assert self._counts is not None
-        return {name: self.added(metric, self._counts) for name, metric in metrics.items()}
+        return {name: self.added(metric, self._counts[: self.bins]) for name, metric in metrics.items()}
 
     def clear(self) -> None:
         """Forget what was counted."""
@@ -77,18 +90,24 @@ def claimed(metrics: Mapping[str, Metric], settings: Mapping[Any, tuple[str, ...
     found: dict[tuple[Any, ...], list[str]] = {}
     for name, metric in metrics.items():
         names = settings.get(known_update(metric))
-        if names is not None and all(map(_counts, metric._defaults.values())):
+        if names is not None and all(map(counts, metric._defaults.values())):
             found.setdefault(tuple(getattr(metric, setting) for setting in names), []).append(name)
     return found
 
 
-def _counts(default: Any) -> bool:
+def counts(default: Any) -> bool:
+    """Whether the default of a state is a tensor of integers."""
     return isinstance(default, Tensor) and default.dtype == torch.int64
 
 
+def host_sees(tensor: Tensor) -> bool:
+    """Whether values of a tensor can be looked at without waiting for its device."""
+    return tensor.is_cpu
+
+
 def plain(tensor: Tensor, dtypes: frozenset[torch.dtype]) -> bool:
-    """Whether a tensor is an ordinary one on the CPU, of one of ``dtypes``."""
-    return type(tensor) is Tensor and tensor.is_cpu and tensor.dtype in dtypes and tensor.layout is torch.strided
+    """Whether a tensor is an ordinary one of one of ``dtypes``."""
+    return type(tensor) is Tensor and tensor.dtype in dtypes and tensor.layout is torch.strided
 
 
 def holds(dtype: torch.dtype, label: int) -> bool:

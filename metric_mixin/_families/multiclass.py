@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassStatScores
 
-from metric_mixin._families.family import LABELS, SCORES, Family, claimed, holds, plain
+from metric_mixin._families.family import LABELS, SCORES, Family, claimed, holds, host_sees, plain
 
 _COUNTS, _MATRIX = MulticlassStatScores.__dict__["update"], MulticlassConfusionMatrix.__dict__["update"]
 _SETTINGS = ("num_classes", "ignore_index")
@@ -46,72 +46,86 @@ def _is_countable(metric: Metric) -> bool:
 class Multiclass(Family):
     """Metrics of one number of classes.
 
-    Bins of a matrix are target times classes plus prediction, with a row for what is ignored behind the others. Without
-    a matrix, they are three rows of targets of misses, targets of hits, and predictions, each with a bin for what is
-    ignored.
+    Bins of a matrix are target times classes plus prediction, and one behind them for what is ignored. Without one,
+    they are three rows of targets of misses, targets of hits, and predictions, each with a bin for what is ignored.
     """
 
     def __init__(self, names: list[str], classes: int, ignored: int | None, *, matrix: bool) -> None:
-        super().__init__(names, bins=classes * (classes + 1) if matrix else 3 * (classes + 1))
+        super().__init__(names, bins=classes * classes + 1 if matrix else 3 * (classes + 1))
         self.classes = classes
         self.ignored = ignored
         self.ignores_a_class = ignored is not None and 0 <= ignored < classes
         self.matrix = matrix
 
     def binned(self, preds: Tensor, target: Tensor) -> Tensor | None:
+        predicted = self._predicted(preds, target)
+        if predicted is None or not (preds.is_floating_point() or self._are_classes(predicted)):
+            return None
+        true = target.reshape(-1).long()
+        ignored = None
+        if not self._are_classes(true):
+            if self.ignored is None or self.ignores_a_class:
+                return None
+            ignored = true.eq(self.ignored)
+            true = true.masked_fill(ignored, 0)
+            if not self._are_classes(true):
+                return None
+        elif self.ignored is not None and self.ignores_a_class:
+            ignored = true.eq(self.ignored)
+        return self._bins(true, predicted, ignored)
+
+    def binned_unseen(self, preds: Tensor, target: Tensor) -> Tensor | None:
+        predicted = self._predicted(preds, target)
+        if predicted is None:
+            return None
+        true = target.reshape(-1).long()
+        ignored = None if self.ignored is None else true.eq(self.ignored)
+        wrong = self._are_no_classes(true)
+        if not preds.is_floating_point():
+            wrong = wrong | self._are_no_classes(predicted)
+        if ignored is not None:
+            wrong = wrong & ~ignored
+        bins = self._bins(true, predicted, ignored)
+        return bins.masked_fill(wrong if self.matrix else wrong.repeat(2), self.bins)
+
+    def _predicted(self, preds: Tensor, target: Tensor) -> Tensor | None:
+        """Predicted labels, int64, flat; ``None`` where the form of a batch is none that is counted."""
         if not plain(target, LABELS) or not target.numel() or not target.ndim:
             return None
         if self.ignored is not None and not holds(target.dtype, self.ignored):
             return None
-        true = self._true(target.reshape(-1).long())
-        predicted = self._predicted(preds, target)
-        if true is None or predicted is None:
-            return None
-        if self.matrix:
-            return torch.add(predicted, true, alpha=self.classes)
-        row = self.classes + 1
-        bins = torch.add(true, predicted == true, alpha=row)
-        if self.ignored is not None:
-            ignored = true.eq(self.ignored if self.ignores_a_class else self.classes)
-            predicted = predicted.masked_fill(ignored, self.classes)
-        return torch.cat([bins, predicted + 2 * row])
-
-    def _true(self, labels: Tensor) -> Tensor | None:
-        """Labels with the number of classes in place of those that are ignored and no class; ``None``: others too."""
-        if self._are_classes(labels):
-            return labels
-        if self.ignored is None or self.ignores_a_class:
-            return None
-        ignored = labels == self.ignored
-        return labels.masked_fill(ignored, self.classes) if self._are_classes(labels.masked_fill(ignored, 0)) else None
-
-    def _predicted(self, preds: Tensor, target: Tensor) -> Tensor | None:
         if preds.ndim == target.ndim:
-            if preds.shape != target.shape or not plain(preds, LABELS):
-                return None
-            labels = preds.reshape(-1).long()
-            return labels if self._are_classes(labels) else None
+            return preds.reshape(-1).long() if preds.shape == target.shape and plain(preds, LABELS) else None
         rows, *others = target.shape
         if not plain(preds, SCORES) or preds.shape != (rows, self.classes, *others):
             return None
         return top_class(preds).reshape(-1)
 
+    def _bins(self, true: Tensor, predicted: Tensor, ignored: Tensor | None) -> Tensor:
+        if self.matrix:
+            bins = torch.add(predicted, true, alpha=self.classes)
+            return bins if ignored is None else bins.masked_fill(ignored, self.classes * self.classes)
+        row = self.classes + 1
+        bins, predicted = torch.add(true, predicted == true, alpha=row), predicted + 2 * row
+        if ignored is not None:
+            bins, predicted = bins.masked_fill(ignored, self.classes), predicted.masked_fill(ignored, 3 * row - 1)
+        return torch.cat([bins, predicted])
+
     def _are_classes(self, labels: Tensor) -> bool:
         low, high = labels.aminmax()
         return low.item() >= 0 and high.item() < self.classes
 
+    def _are_no_classes(self, labels: Tensor) -> Tensor:
+        return (labels < 0) | (labels >= self.classes)
+
     def added(self, metric: Metric, counts: Tensor) -> dict[str, Tensor]:
         if self.matrix:
-            matrix = counts.view(-1, self.classes)[: self.classes].clone()
-            if self.ignores_a_class:
-                matrix[self.ignored] = 0
+            matrix = counts[:-1].view(self.classes, self.classes)
             if "confmat" in metric._defaults:
                 return {"confmat": matrix}
             hits, true, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
         else:
-            misses, hits, predicted = counts.view(3, -1)[:, : self.classes].clone()
-            if self.ignores_a_class:
-                misses[self.ignored] = hits[self.ignored] = 0
+            misses, hits, predicted = counts.view(3, -1)[:, : self.classes]
             true = misses + hits
         elements = true.sum()
         if metric.average == "micro":
@@ -133,6 +147,8 @@ def top_class(scores: Tensor) -> Tensor:
     torch 2.13 takes an eighth of the speed of memory for it; numpy does not where classes lie side by side. Where they
     lie apart, one comparison with the highest score finds each class, block by block of what fits into the cache.
     """
+    if not host_sees(scores):
+        return scores.detach().argmax(1)
     if scores.ndim == 2:
         return torch.from_numpy(scores.numpy(force=True).argmax(1))
     rows, classes, *others = scores.shape

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelConfusionMatrix, MultilabelStatScores
 
-from metric_mixin._families.bits import cells_of, is_thresholded, states
+from metric_mixin._families.bits import cells_of, cells_unseen, is_thresholded, states
 from metric_mixin._families.family import Family, claimed
 
 _SETTINGS = ("num_labels", "threshold", "ignore_index")
@@ -41,14 +41,28 @@ class Multilabel(Family):
         self.ignored = ignored
 
     def binned(self, preds: Tensor, target: Tensor) -> Tensor | None:
-        if target.ndim < 2 or target.shape[1] != self.labels:
+        if not self._has_form(preds, target):
             return None
-        if self.ignored is not None and not preds.is_floating_point() and preds.dtype not in (torch.int64, torch.int32):
-            return None  # which torchmetrics could not mark as ignored
         found = cells_of(preds, target, self.threshold, self.ignored, filters_first=False)
+        return None if found is None else self._bins(*found)
+
+    def binned_unseen(self, preds: Tensor, target: Tensor) -> Tensor | None:
+        if not self._has_form(preds, target):
+            return None
+        found = cells_unseen(preds, target, self.threshold, self.ignored, filters_first=False)
         if found is None:
             return None
-        cells, ignored = found
+        cells, ignored, wrong = found
+        return self._bins(cells, ignored).masked_fill(wrong.reshape(-1), self.bins)
+
+    def _has_form(self, preds: Tensor, target: Tensor) -> bool:
+        if target.ndim < 2 or target.shape[1] != self.labels:
+            return False
+        if self.ignored is None or preds.is_floating_point():
+            return True
+        return preds.dtype in (torch.int64, torch.int32)  # others torchmetrics could not mark as ignored
+
+    def _bins(self, cells: Tensor, ignored: Tensor | None) -> Tensor:
         first = torch.arange(0, 4 * self.labels, 4, device=cells.device)
         bins = cells + first.view(-1, *(1,) * (cells.ndim - 2))
         return (bins if ignored is None else bins.masked_fill(ignored, 4 * self.labels)).reshape(-1)
