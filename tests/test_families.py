@@ -364,6 +364,15 @@ def test_thresholds_are_reached_as_comparisons_tell(size, dtype):
         assert torch.equal(_families.curves.Reached(thresholds)(scores), wanted)
 
 
+def test_a_curve_of_all_classes_is_left_to_torchmetrics():
+    """Its update adds counts of one shape to a state of another (1.9): whatever comes of it where both fit, is kept."""
+    make = lambda: {"all": c.MulticlassPrecisionRecallCurve(3, average="micro", thresholds=3)}  # noqa: E731
+    stage, plain = StageMetrics(make()), plain_metrics(make)
+    for metrics in (stage, plain):
+        metrics.update(PREDS, TARGET)
+    assert_same_states(stage, members(plain))
+
+
 @pytest.mark.parametrize("task", CURVES)
 def test_no_metric_formats_scores_that_a_family_of_curves_counts(task, updates):
     """No curve is updated by itself, neither when batches come nor when values are computed."""
