@@ -17,7 +17,7 @@ from metric_mixin._patterns import check_patterns
 from metric_mixin._recorder import Recorder
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics
-from metric_mixin._trainer import running_hook
+from metric_mixin._trainer import plain_names, running_hook
 from metric_mixin._types import STAGES, Stage, as_stage
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ class ManualMetricLoggingMixin(_Base):
     """
 
     metric_logging: MetricLogging = MetricLogging()
+    _metric_plain_names: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_bases(cls, ManualMetricLoggingMixin)
         watch_hooks(cls, ManualMetricLoggingMixin)
+        cls._metric_plain_names = plain_names(cls, ManualMetricLoggingMixin)
         properties = [name for name, value in vars(ManualMetricLoggingMixin).items() if isinstance(value, property)]
         cls.__jit_unused_properties__ = [*getattr(cls, "__jit_unused_properties__", ()), *properties]
 
@@ -329,6 +331,9 @@ class ManualMetricLoggingMixin(_Base):
         super().log(name, value, *args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._metric_plain_names:
+            self.__dict__[name] = value
+            return
         if name in _PROPERTIES:
             raise DeclarationError(
                 f"{type(self).__name__}.{name} cannot be assigned (got {type(value).__name__}): it gives the metrics "

@@ -1,7 +1,10 @@
 """Bad input to steps, hooks and ``self.log``: each a clear error on its variable parts, and nothing is lost."""
 
+import copy
+
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn, tensor
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.aggregation import RunningMean
@@ -16,6 +19,7 @@ from metric_mixin import (
     EmptyMetricError,
     KeyCollisionError,
     LoggedMetricError,
+    ManualMetricLoggingMixin,
     ManualOptimizationError,
     MetricLogging,
     MetricMixinError,
@@ -27,6 +31,7 @@ from metric_mixin import (
     UnknownMetricError,
     UpdateError,
 )
+from metric_mixin._trainer import running_hook
 from tests.support import CLASSES, Lit, Operators, loader, pairs, unseen
 
 
@@ -504,3 +509,42 @@ def test_no_step_waits_for_a_device(trainer, blind):
     with unseen(blind):
         trainer(max_epochs=2, log_every_n_steps=2).fit(Watched(), loader(), loader())
     assert bool(found) is not blind
+
+
+# What Lightning writes on a module in each step
+
+
+def _task(**attributes):
+    """A task behind the mixin with something of its own, and the mixin before it."""
+    behind = type("Task", (LightningModule,), attributes)
+    return type("Mine", (ManualMetricLoggingMixin, behind), {})()
+
+
+def test_the_running_hook_is_written_as_lightning_would():
+    """It is read as any attribute, is no entry of ``state_dict``, and stays in a copy; others go their usual way."""
+    module = _task()
+    module._current_fx_name = "training_step"
+    module.net, module.anchor = nn.Linear(2, 2), nn.Parameter(torch.zeros(()))
+    assert module._current_fx_name == copy.deepcopy(module)._current_fx_name == "training_step"
+    assert sorted(module.state_dict()) == ["anchor", "net.bias", "net.weight"]
+    assert running_hook(module) == "training_step"
+
+
+def test_a_task_that_sets_attributes_its_own_way_sees_each():
+    """A ``__setattr__`` behind the mixin, or a property of the same name, is not passed by."""
+    seen = []
+
+    def set_and_note(self, name, value):
+        seen.append(name)
+        LightningModule.__setattr__(self, name, value)
+
+    module = _task(__setattr__=set_and_note)
+    module._current_fx_name = "a"
+    assert seen.count("_current_fx_name") == 2  # once in Lightning's own __init__
+
+    notes = []
+    hook = property(lambda self: "always", lambda self, value: notes.append(value))
+    module = _task(_current_fx_name=hook)
+    module._current_fx_name = "b"
+    assert notes == [None, "b"]
+    assert running_hook(module) == "always"
