@@ -1,0 +1,77 @@
+"""On a GPU, where there is one: no step waits for it, and counts are those of the CPU."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+from torchmetrics.wrappers import ClasswiseWrapper
+
+from metric_mixin import LabelRangeError, StageMetrics
+from tests.support import CLASSES, Lit, loader
+from tests.test_families import every_family, states_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@contextmanager
+def no_waiting():
+    """Inside, whatever waits for the GPU raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_a_family_counts_on_a_gpu_what_it_counts_on_the_cpu(family):
+    """After a first batch no update waits; every state equals the CPU's, bit for bit."""
+    metrics, batch = every_family()[family]
+    here, there = StageMetrics(every_family()[family][0]), StageMetrics(metrics).to("cuda")
+    on_gpu = [value.cuda() for value in batch]
+    for i in range(3):
+        here.update(*batch)
+        if i:
+            with no_waiting():
+                there.update(*on_gpu)
+        else:
+            there.update(*on_gpu)
+    for name in here.names():
+        for state, value in states_of(here[name]).items():
+            assert torch.equal(states_of(there[name])[state].cpu(), value), (name, state)
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_a_wrong_label_on_a_gpu_is_an_error_at_the_epochs_end(family):
+    """Nothing fails on the device, and the error comes when values are computed."""
+    metrics, (preds, target) = every_family()[family]
+    stage = StageMetrics(metrics).to("cuda")
+    wrong = target.clone()
+    wrong.view(-1)[0] = 7
+    stage.update(preds.cuda(), wrong.cuda())
+    with pytest.raises(LabelRangeError, match="since the last reset, "):
+        stage.compute()
+    stage.reset()
+    stage.update(preds.cuda(), target.cuda())
+    stage.compute()
+
+
+def test_no_step_of_fit_waits_for_the_gpu(trainer):
+    """After the first batch, metrics and loss of a step wait for nothing."""
+
+    class Watched(Lit):
+        def configure_metrics(self):
+            return {
+                "acc": MulticlassAccuracy(CLASSES),
+                "each": ClasswiseWrapper(MulticlassAccuracy(CLASSES, average=None)),
+                "auroc": MulticlassAUROC(CLASSES, thresholds=5),
+            }
+
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 0:
+                return super().training_step(batch, batch_idx)
+            with no_waiting():
+                return super().training_step(batch, batch_idx)
+
+    trainer(accelerator="gpu", devices=1, max_epochs=2).fit(Watched(), loader(), loader())
