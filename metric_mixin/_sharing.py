@@ -60,14 +60,14 @@ class Sharing:
         """Let families look at a batch for those of ``names`` that they can serve; nothing changes yet."""
         if self.handed_out:
             return NOTHING
-        if self._families_of != self.groups:
+        if self._families_of is not self.groups:  # which a new list replaces whenever they change
             self._add_counts(member)
             groups = {group[0]: group for group in self.groups}
             self._families = [
                 (family, frozenset(name for lead in family.names for name in groups[lead]))
                 for family in families_of({lead: keeper(member(lead)) for lead in groups})
             ]
-            self._families_of = [list(group) for group in self.groups]
+            self._families_of = self.groups
         if not self._families:
             return NOTHING
         self._check_owned(member)
@@ -119,7 +119,6 @@ class Sharing:
         ``settle`` was called before the change.
         """
         self._after_reset = [list(group) for group in groups]
-        self._families_of = None
         if fed:
             known = [[name for name in group if name in metrics and name != changed] for group in self.groups]
             new = [[name] for name in metrics if not any(name in group for group in known)]

@@ -655,17 +655,33 @@ def test_nan_beside_probabilities_does_not_make_them_logits_on_a_device():
     assert states_of(stage["curve"])["confmat"][:, :, 1].tolist() == [[1, 1], [0, 1]]
 
 
-def test_families_are_found_once():
-    """A reset does not look for them again, as that would wait for a device's thresholds; a new metric does."""
-    stage = StageMetrics(multiclass(3))
-    stage.update(PREDS, TARGET)
-    first = stage._sharing._families
+@pytest.mark.parametrize("family", every_family())
+def test_the_first_step_of_a_later_epoch_waits_for_nothing(family):
+    """What tells whether thresholds can be counted is read once, not again after each reset."""
+    metrics, batch = every_family()[family]
+    stage = StageMetrics(metrics)
+    with unseen():
+        stage.update(*batch)
+        stage.reset()
+        with Operators() as operators:
+            stage.update(*batch)
+    assert operators.waiting == []
+
+
+def test_settings_that_change_between_epochs_count():
+    """A threshold that the owner of a metric sets holds from the next epoch on, and so do changed thresholds."""
+    given = {"acc": c.BinaryAccuracy(), "curve": c.BinaryROC(thresholds=[0.1, 0.5])}
+    stage = StageMetrics(given)
+    preds, target = tensor([0.3, 0.6]), tensor([0, 1])
+    stage.update(preds, target)
     stage.reset()
-    stage.update(PREDS, TARGET)
-    assert stage._sharing._families is first
-    stage.add_metrics({"late": c.MulticlassAccuracy(3, ignore_index=0)})
-    stage.update(PREDS, TARGET)
-    assert len(stage._sharing._families) == 2
+    given["acc"].threshold = 0.2
+    given["curve"].thresholds[1] = 0.7
+    stage.update(preds, target)
+    assert states_of(given["acc"])["fp"].item() == 0  # not looked at yet
+    values = dict(stage.compute_values())
+    assert values["acc"].item() == 0.5
+    assert values["curve"][1].tolist() == [0.0, 1.0]  # of 0.7 and 0.1
 
 
 # Looks

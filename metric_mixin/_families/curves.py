@@ -9,12 +9,13 @@ Sources: ``update`` of ``BinaryPrecisionRecallCurve``, ``MulticlassPrecisionReca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 from torchmetrics import Metric
 from torchmetrics.classification import (
     BinaryPrecisionRecallCurve,
@@ -47,18 +48,31 @@ def claim(metrics: Mapping[str, Metric]) -> list[Family]:
 
 
 def _is_binned(metric: Any) -> bool:
-    """Whether thresholds rise from 0 to 1 at most and other settings are those that are known."""
-    thresholds, ignored = metric.thresholds, metric.ignore_index
+    """Whether thresholds and other settings are those that are known."""
+    ignored = metric.ignore_index
     return (
-        isinstance(thresholds, Tensor)
-        and thresholds.dtype in SCORES
-        and len(thresholds) > 0
-        and bool((thresholds.diff() > 0).all() and thresholds[0] >= 0 and thresholds[-1] <= 1)
+        isinstance(metric.thresholds, Tensor)
+        and _reached(metric.thresholds) is not None
         and (ignored is None or type(ignored) is int)
         and getattr(metric, "average", None) != "micro"  # torchmetrics 1.9 adds it to a state of another shape
         and getattr(metric, "normalization", "sigmoid") == "sigmoid"  # from torchmetrics 1.9 on
         and all(map(counts, metric._defaults.values()))
     )
+
+
+_REACHED: MutableMapping[Tensor, tuple[int, Reached | None]] = WeakTensorKeyDictionary()
+"""What was found for thresholds, and at which version of the tensor: a look at values waits for their device."""
+
+
+def _reached(thresholds: Tensor) -> Reached | None:
+    """Return what compares scores with ``thresholds``; ``None`` unless they rise, from 0 to 1 at most."""
+    version, found = _REACHED.get(thresholds, (None, None))
+    if version != thresholds._version:
+        values = thresholds.cpu()
+        rise = values.dtype in SCORES and len(values) > 0 and bool((values.diff() > 0).all())
+        found = Reached(values) if rise and values[0] >= 0 and values[-1] <= 1 else None
+        _REACHED[thresholds] = (thresholds._version, found)
+    return found
 
 
 class Curves(Family):
@@ -69,7 +83,9 @@ class Curves(Family):
     """
 
     def __init__(self, name: str, metric: Any, curves: int) -> None:
-        self.reached = Reached(metric.thresholds)
+        reached = _reached(metric.thresholds)
+        assert reached is not None
+        self.reached = reached
         self.row = len(metric.thresholds) + 1
         self.curves = curves
         self.ignored: int | None = metric.ignore_index
@@ -204,7 +220,7 @@ class Reached:
     """
 
     def __init__(self, thresholds: Tensor) -> None:
-        self.thresholds = thresholds.cpu()
+        self.thresholds = thresholds
         self._tables: dict[tuple[torch.dtype, torch.device], tuple[int, Tensor, Tensor]] = {}
 
     def __call__(self, scores: Tensor) -> Tensor:
