@@ -809,7 +809,11 @@ def test_what_was_counted_beside_a_group_that_was_split_is_not_lost():
 
 def test_batches_in_inference_mode_and_outside_of_it_add_up():
     """Counts can go on wherever they began, and so can states."""
-    stage, plain = StageMetrics(multiclass(3)), plain_metrics(lambda: multiclass(3))
+    make = lambda: multiclass(3) | curves("Multiclass", 3, 5)  # noqa: E731
+    with torch.inference_mode():
+        stage = StageMetrics(make()).keep_dtype(torch.float64)
+    stage.reset()
+    plain = plain_metrics(make)
     for inside in (True, False, True):
         for look in (False, True):
             with torch.inference_mode(inside):

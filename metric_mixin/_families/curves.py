@@ -60,18 +60,19 @@ def _is_binned(metric: Any) -> bool:
     )
 
 
-_REACHED: MutableMapping[Tensor, tuple[int, Reached | None]] = WeakTensorKeyDictionary()
+_REACHED: MutableMapping[Tensor, tuple[int | None, Reached | None]] = WeakTensorKeyDictionary()
 """What was found for thresholds, and at which version of the tensor: a look at values waits for their device."""
 
 
 def _reached(thresholds: Tensor) -> Reached | None:
     """Return what compares scores with ``thresholds``; ``None`` unless they rise, from 0 to 1 at most."""
-    version, found = _REACHED.get(thresholds, (None, None))
-    if version != thresholds._version:
+    version = None if thresholds.is_inference() else thresholds._version  # such tensors have none
+    known, found = _REACHED.get(thresholds, (None, None))
+    if version is None or version != known:
         values = thresholds.cpu()
         rise = values.dtype in SCORES and len(values) > 0 and bool((values.diff() > 0).all())
         found = Reached(values) if rise and values[0] >= 0 and values[-1] <= 1 else None
-        _REACHED[thresholds] = (thresholds._version, found)
+        _REACHED[thresholds] = (version, found)
     return found
 
 
