@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 NEWEST ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 
-.PHONY: help demo test zoo lint check bench scaling docs clean
+.PHONY: help demo test zoo lint check bench scaling docs pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -49,6 +49,9 @@ scaling: .venv/installed  ## measure the exchange on 2, 4 and 8 processes
 
 docs: .venv/docs-installed  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --config-file .mkdocs.yml
+
+pictures: .venv/installed  ## draw the pictures of the tutorial again, from its own blocks
+	$(BIN)/python docs/pictures.py
 
 clean:  ## remove what was built
 	rm -rf .venv .venv-newest site dist

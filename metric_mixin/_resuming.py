@@ -74,12 +74,18 @@ def load(module: Any, checkpoint: dict[str, Any]) -> None:
     trainer = trainer_of(module)
     if trainer is None or not is_fitting(trainer):
         return
-    recorder.loaded = entry or {"epoch": None, "batches": 0, "train": []}
+    recorder.loaded = (entry or {"epoch": None, "batches": 0, "train": []}) | {"place": _has_place(checkpoint)}
     if entry is not None:
         recorder.best.from_checkpoint(entry["best"])
         for stage, extremes in entry["extremes"].items():
             if stage in recorder.stages:
                 restore_extremes(recorder.stages[stage], extremes)
+
+
+def _has_place(checkpoint: dict[str, Any]) -> bool:
+    """Whether the training dataloaders kept their place when the checkpoint was saved, where Lightning puts it."""
+    loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+    return bool(loop.get("combined_loader"))
 
 
 def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_ends: bool = False) -> None:
@@ -98,7 +104,7 @@ def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_end
     epoch, batches = train_position(trainer)
     goes_on = entry["epoch"] == epoch and entry["batches"] == batches
     saved_rows = any(entry["train"])
-    if saved_rows and goes_on and (epoch_ends or train_loaders_are_stateful(trainer)):
+    if saved_rows and goes_on and (epoch_ends or (entry["place"] and train_loaders_are_stateful(trainer))):
         record = recorder.stage(module, "train")
         if missing := restore_states(record, _share_of_rank(record, entry["train"], trainer)):
             recorder.say(

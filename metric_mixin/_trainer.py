@@ -1,8 +1,9 @@
 """What the running Trainer says: a module in, its trainer, stage and step out. Reads, never changes.
 
-Private names read (Lightning 2.6.6): ``fit_loop.epoch_loop._batches_that_stepped``, ``_logger_connector`` with
-``should_update_logs``, ``LightningModule._current_fx_name``, and of an evaluation loop ``_is_sequential``,
-``_logged_outputs``, ``_combined_loader`` and the class of ``_data_fetcher``. Each has a stand-in where it is missing.
+Private names read (Lightning 2.6.6): ``fit_loop.epoch_loop._batches_that_stepped``,
+``fit_loop._combined_loader_states_to_load``, ``_logger_connector`` with ``should_update_logs``,
+``LightningModule._current_fx_name``, and of an evaluation loop ``_is_sequential``, ``_logged_outputs``,
+``_combined_loader`` and the class of ``_data_fetcher``. Each has a stand-in where it is missing.
 """
 
 from __future__ import annotations
@@ -100,9 +101,16 @@ def train_position(trainer: Any) -> tuple[int, int]:
 
 
 def train_loaders_are_stateful(trainer: Any) -> bool:
-    """Whether each training dataloader goes on, after a resume, where it was; as Lightning looks at it."""
+    """Whether each training dataloader goes on, after a resume, where it was; as Lightning looks at it.
+
+    It does not where Lightning set it up before the checkpoint's loops were restored, as it does where
+    ``configure_optimizers`` asks for ``trainer.estimated_stepping_batches`` (lightning#20550): then the states of
+    dataloaders still wait to be loaded, and the first batches come once more.
+    """
     from torch.utils._pytree import tree_leaves
 
+    if getattr(trainer.fit_loop, "_combined_loader_states_to_load", None):
+        return False
     loaders = tree_leaves(getattr(trainer.train_dataloader, "iterables", trainer.train_dataloader))
     return bool(loaders) and all(
         callable(getattr(one, "state_dict", None)) and callable(getattr(one, "load_state_dict", None))

@@ -119,6 +119,41 @@ def test_with_a_plain_loader_the_epoch_covers_the_rows_since_the_resume_and_says
 
 
 @pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
+def test_a_stateful_loader_after_a_plain_one_begins_anew(trainer, tmp_path):
+    """W8: the checkpoint has no place to go on at, so that the first batches come once more and count once."""
+    paths = save(trainer, tmp_path, DataLoader, {"every_n_train_steps": 4})
+    module = Sums()
+    with pytest.warns(MetricMixinWarning, match="values of epoch 0 cover the rows since the resume"):
+        trainer(max_epochs=2, num_sanity_val_steps=0).fit(
+            module, rows(StatefulDataLoader), val_rows(), ckpt_path=paths[4]
+        )
+    replayed = [1, 2, 3, 4]
+    assert module.sums[0] == (sum(replayed), sum(replayed) / len(replayed))
+
+
+class Counted(Sums):
+    """Asks how many steps there will be, as learning-rate schedules over a whole run do."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 12
+        return super().configure_optimizers()
+
+
+@pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_stateful_loader_whose_state_lightning_forgets_is_a_plain_one(trainer, tmp_path):
+    """W8: set up before the checkpoint is read (lightning#20550), a loader begins anew: no row counts twice."""
+    paths = save(trainer, tmp_path, StatefulDataLoader, {"every_n_train_steps": 4}, Counted())
+    module = Counted()
+    with pytest.warns(MetricMixinWarning, match="values of epoch 0 cover the rows since the resume"):
+        trainer(max_epochs=2, num_sanity_val_steps=0).fit(
+            module, rows(StatefulDataLoader), val_rows(), ckpt_path=paths[4]
+        )
+    replayed = [1, 2, 3, 4]
+    assert module.sums[0] == (sum(replayed), sum(replayed) / len(replayed))
+
+
+@pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
 def test_with_a_plain_loader_and_no_batch_left_states_come_back(trainer, tmp_path):
     """Saved in the validation at the epoch's end, the epoch has all its rows: nothing is replayed, nothing is said."""
     paths = save(trainer, tmp_path, DataLoader, {"save_on_train_epoch_end": False})

@@ -142,11 +142,11 @@ def test_two_nodes_of_torchrun(tmp_path):
 
 def test_the_test_that_the_docs_show(tmp_path):
     """The file of the how-to, as a reader would save and run it."""
-    page = (EXAMPLE.parents[1] / "howto-processes.md").read_text()
+    page = (EXAMPLE.parents[1] / "howto" / "testing.md").read_text()
     (code,) = re.findall(r'^```python title="test_mine.py"\n(.*?)^```$', page, re.S | re.M)
     (tmp_path / "test_mine.py").write_text(code)
     (printed,) = outputs([started("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)])
-    assert "1 passed" in printed
+    assert "2 passed" in printed
 
 
 # Fabric
