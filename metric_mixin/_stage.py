@@ -22,6 +22,7 @@ from metric_mixin._inputs import exact_numerics, first_device, has_half, prepare
 from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import inner_metric, layout_of
+from metric_mixin._memory import Memory, memory_of
 from metric_mixin._precision import widened
 from metric_mixin._sharing import NOTHING, Counted, Sharing
 from metric_mixin._signature import settings_of
@@ -313,6 +314,26 @@ class StageMetrics(NamedCollection):
         return [
             self._decorated(entry.name) for name, metric in self._pairs() for entry in expected(name, layout_of(metric))
         ]
+
+    def memory(self) -> Memory:
+        """Return what each metric keeps now, in bytes, and whether that grows; a look that changes nothing.
+
+        States are freed by ``reset``, so look before it: between two batches, or before the epoch ends.
+
+        Examples:
+            >>> from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+            >>> stage = StageMetrics({"auroc": BinaryAUROC(), "ap": BinaryAveragePrecision()})
+            >>> stage.update(torch.rand(1000), torch.ones(1000, dtype=torch.int64))
+            >>> print(stage.memory())
+            metric    keeps  growth
+            auroc   12.0 kB  unbounded: preds, target
+            ap          0 B  shares the state of auroc
+            total   12.0 kB
+            >>> stage.memory()["auroc"].bytes  # 1,000 scores of 4 bytes, and as many labels of 8
+            12000
+        """
+        groups = [] if self._sharing.handed_out else self._sharing.groups
+        return memory_of(dict(self._pairs()), groups, self._sharing)
 
     # Reset
 
