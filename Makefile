@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 NEWEST ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 
-.PHONY: help demo test zoo lint check bench scaling docs pictures clean
+.PHONY: help demo test zoo lint check bench growth scaling docs pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -41,8 +41,11 @@ lint: .venv/installed
 
 check: lint test  ## ruff, mypy, tests with warnings as errors, examples of the docs; CI runs it, and zoo
 
-bench: .venv/installed  ## measure speed against the alternatives, as ratios
-	$(BIN)/python -m tests.benchmarks
+bench: .venv/installed  ## measure speed against the alternatives and the floor; kept in docs/performance.md
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+growth: .venv/installed  ## measure how cost grows with rows, classes, metrics and keys; kept there too
+	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 
 scaling: .venv/installed  ## measure the exchange on 2, 4 and 8 processes
 	$(BIN)/python -m tests.benchmarks.scaling $(ARGS)

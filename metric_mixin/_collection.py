@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -101,6 +101,7 @@ class NamedCollection(MetricCollection):
 _MARK = "~"
 
 
+@lru_cache(maxsize=4096)  # which is asked for every metric several times a batch
 def _store(name: str) -> str:
     """The key under which ``nn.ModuleDict`` can keep a metric called ``name``; the inverse of ``_name``."""
     if name in _taken() or "." in name or name.startswith((_MARK, "_")):

@@ -39,6 +39,7 @@ ORDER = [
     "_sync",
     "_collection",
     "_loss",
+    "_memory",
     "_stage",
     "_best",
     "_report",

@@ -1,6 +1,7 @@
 """``StageMetrics``: a MetricCollection under any legal names, with stable keys."""
 
 import copy
+import functools
 import pickle
 
 import numpy as np
@@ -37,6 +38,7 @@ from metric_mixin import (
     StageMetrics,
     UnknownMetricError,
     UpdateError,
+    _stage,
 )
 from metric_mixin._collection import _name, _store
 from metric_mixin._names import name_fault
@@ -471,6 +473,97 @@ def test_a_refused_batch_is_an_error_that_names_the_metric(how):
 
 
 # Compute
+
+
+# What torchmetrics puts around an update
+
+
+class Noting(CatMetric):
+    """Notes how it is called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.noted = []
+
+    def update(self, value):
+        self.noted.append((torch.is_grad_enabled(), self._computed, self._update_count))
+        super().update(value)
+
+
+def test_an_update_finds_what_torchmetrics_sets_before_one():
+    """No gradients, no value computed before, and itself counted; that value is computed anew afterwards."""
+    theirs, stage = Noting(), StageMetrics({"x": Noting()})
+    for update, compute in ((theirs.update, theirs.compute), (stage.update, stage.compute)):
+        for value in (1.0, 2.0):
+            update(tensor([value], requires_grad=True))
+            compute()
+    ours = stage["x"]
+    assert ours.noted == theirs.noted == [(False, None, 1), (False, None, 2)]
+    assert stage.compute()["x"].tolist() == theirs.compute().tolist() == [1.0, 2.0]
+    assert (ours.update_count, ours.update_called) == (2, True)
+    assert torch.is_grad_enabled()
+
+
+def test_an_update_that_was_replaced_is_called():
+    """Somebody's own function around the update of one object runs, with all that it does."""
+    metric, calls = SumMetric(), []
+    update = metric.update
+
+    @functools.wraps(update)
+    def around(*args):
+        calls.append(args)
+        update(*args)
+
+    metric.update = around
+    stage = StageMetrics({"sum": metric})
+    stage.update(tensor([1.0, 2.0]))
+    assert len(calls) == 1
+    assert stage.compute() == {"sum": tensor(3.0)}
+
+
+def test_lists_that_are_kept_on_the_cpu_are_moved_as_torchmetrics_does():
+    """``compute_on_cpu`` is torchmetrics' own, after each update."""
+    moved = []
+
+    class Moving(CatMetric):
+        def _move_list_states_to_cpu(self):
+            moved.append(self._update_count)
+
+    stage = StageMetrics({"cpu": Moving(compute_on_cpu=True), "here": Moving()})
+    for _ in range(2):
+        stage.update(tensor([1.0]))
+    assert moved == [1, 2]
+
+
+def test_another_version_of_torchmetrics_is_called_the_plain_way(monkeypatch):
+    """What was read of some versions is used with these alone."""
+    whole = []
+
+    class Wrapped(SumMetric):
+        def _wrap_update(self, update):
+            inner = super()._wrap_update(update)
+
+            @functools.wraps(inner)
+            def counted(*args, **kwargs):
+                whole.append(1)
+                inner(*args, **kwargs)
+
+            return counted
+
+    assert _stage._around_updates() is not None
+    StageMetrics({"x": Wrapped()}).update(tensor(1.0))
+    assert whole == [1]
+    monkeypatch.setattr(_stage.torchmetrics, "__version__", "9.0.0")
+    _stage._around_updates.cache_clear()
+    try:
+        assert _stage._around_updates() is None
+        stage = StageMetrics({"x": SumMetric()})
+        stage.update(tensor(2.0))
+        assert stage.compute() == {"x": tensor(2.0)}
+        assert stage["x"].update_count == 1
+    finally:
+        monkeypatch.undo()
+        _stage._around_updates.cache_clear()
 
 
 class Failing(MeanMetric):

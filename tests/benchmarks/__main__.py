@@ -1,28 +1,40 @@
-"""Run every benchmark and print tables: one process beside the same by hand, two beside torchmetrics' own sync."""
+"""Run every benchmark, print tables, and keep them in the docs: ``make bench``.
+
+One process beside the same by hand, with one thread and with two; two processes beside torchmetrics' own sync.
+"""
 
 import logging
+import sys
 import warnings
+from argparse import ArgumentParser
 
-from tests.benchmarks import exchange, loops, measure, work
+from tests.benchmarks import exchange, page
+from tests.benchmarks.tables import COLUMNS, ROWS, cells, floors, machine
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.simplefilter("ignore")
 
 
 def main() -> None:
-    """Print the tables as Markdown."""
-    print("| work | by hand, ms | metric_mixin, ms | ratio | aim |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, aim, by_hand, ours in work.ALL:
-        hand, mine = measure.medians(by_hand(), ours())
-        cells = f"{hand * 1e3:.3f} | {mine * 1e3:.3f} | {mine / hand:.3f} | {'' if aim is None else f'{aim:.2f}'}"
-        print(f"| {name} | {cells} |", flush=True)
-    print(f"\nInside of Lightning's loops:\n\n{loops.HEADER}")
-    for line in loops.rows():
-        print(line, flush=True)
-    print("\nThe exchange between two ranks, beside torchmetrics' own:\n")
-    print(exchange.HEADER)
-    for one in exchange.WORK:
-        print(exchange.row(one, world_size=2, seconds=4.0), flush=True)
+    """Print the tables as Markdown; write them into the docs unless it is a try."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a try: fewer repetitions, and the docs stay as they are")
+    quick = parser.parse_args().quick
+    seconds = 0.1 if quick else 1.0
+    parts = {"machine": machine()}
+    print(f"{parts['machine']}\n\n{page.table(COLUMNS, [])}", flush=True)
+    measured = []
+    for row in ROWS:
+        measured.append(cells(row, seconds))
+        print(f"| {' | '.join(measured[-1])} |", flush=True)
+    parts["one"] = page.table(COLUMNS, measured)
+    parts["floors"] = page.table(("work", "floor"), floors(), words=2)
+    parts["two"] = page.table(exchange.COLUMNS, exchange.rows(exchange.WORK, seconds))
+    print(f"\n{parts['two']}\n\n{parts['floors']}", flush=True)
+    if not quick:
+        for name, text in parts.items():
+            page.write(name, text)
+        print(f"\nWritten to docs/{page.PAGE.name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

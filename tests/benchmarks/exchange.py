@@ -44,6 +44,7 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 from metric_mixin import StageMetrics
 from metric_mixin._sync import synced
 from metric_mixin.testing import run_ranks
+from tests.benchmarks.page import factor, ms, ratio
 from tests.benchmarks.work import ten
 
 
@@ -107,30 +108,37 @@ def exact_auroc(classes):
 
 
 class Work(NamedTuple):
-    """What is exchanged: metrics by name, of so many classes, after so many rows a rank; the ratio that we aim at."""
+    """What is exchanged: metrics by name, of so many classes, after so many rows a rank.
+
+    Attributes:
+        times: How many times torchmetrics' time a whole compute of two ranks should be worth, or ``None``.
+        aim: Ratio of our time to torchmetrics' that is aimed at there, or ``None``.
+    """
 
     name: str
     make: Any
     classes: int
     rows: int = 64
+    times: float | None = None
     aim: float | None = None
 
 
 class Measured(NamedTuple):
     """Seconds of a whole compute and of its exchange alone; the collectives of a compute, and bytes that a rank sends.
 
-    Each is a pair: torchmetrics, ours.
+    Each is a pair: torchmetrics, ours. The floor is the quickest of single collectives that move each state once.
     """
 
     seconds: tuple[float, float]
     exchange: tuple[float, float]
+    floor: float
     collectives: tuple[list[str], list[str]]
     sent: tuple[int | None, int | None]
 
 
 WORK = [
-    Work(f"{name}, {classes:,} classes", make, classes, aim=aim if name == "14 metrics" else None)
-    for classes, aim in ((10, 15.0), (1000, 6.0))
+    Work(f"{name}, {classes:,} classes", make, classes, 64, *(aims if name == "14 metrics" else ()))
+    for classes, aims in ((10, (15.0, 0.08)), (1000, (6.0, 0.2)))
     for name, make in (("1 metric", one), ("5 metrics", five), ("14 metrics", fourteen), ("50 metrics", fifty))
 ]
 WORK.append(Work("exact AUROC of 20,000 rows a rank, 10 classes", exact_auroc, 10, rows=20_000))
@@ -142,11 +150,37 @@ HEADER = """\
 | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
+COLUMNS = (
+    "two processes", "torchmetrics, ms", "metric_mixin, ms", "ratio", "aim", "exchange alone, torchmetrics, ms",
+    "metric_mixin, ms", "ratio", "floor, ms", "times the floor", "collectives, torchmetrics / metric_mixin",
+)  # fmt: skip
+
+
+def rows(works: Sequence[Work], seconds: float) -> list[list[str]]:
+    """Measure all works in one pair of processes, and give the cells of a row for each."""
+    limit = len(works) * (seconds * 20 + 30) + 100
+    found = run_ranks(_measured_all, works, seconds, world_size=2, timeout=limit)[0]
+    return [_cells(work, one) for work, one in zip(works, found, strict=True)]
+
+
+def _cells(work: Work, found: Measured) -> list[str]:
+    (theirs, ours), (their_exchange, our_exchange) = found.seconds, found.exchange
+    return [
+        work.name, ms(theirs), ms(ours), ratio(ours, theirs), "" if work.aim is None else f"{work.aim:g}",
+        ms(their_exchange), ms(our_exchange), ratio(our_exchange, their_exchange),
+        ms(found.floor), factor(our_exchange, found.floor), " / ".join(map(kinds, found.collectives)),
+    ]  # fmt: skip
+
+
+def _measured_all(rank: int, works: Sequence[Work], seconds: float) -> list[Measured]:
+    return [measured(rank, work, seconds) for work in works]
+
+
 def row(work: Work, world_size: int, seconds: float) -> str:
     """Measure, and give a row of a Markdown table."""
     on_ranks = run_ranks(measured, work, seconds, world_size=world_size, timeout=seconds * 20 + 100)
     one = on_ranks[0]
-    aim = f"{work.aim:g}" if work.aim and world_size == 2 else ""
+    aim = f"{work.times:g}" if work.times and world_size == 2 else ""
     calls = " / ".join(map(kinds, one.collectives))
     most = [max(rank.sent[i] or 0 for rank in on_ranks) for i in (0, 1)]
     sent = " / ".join(f"{n:,}" for n in most) if all(most) else "not known"
@@ -180,7 +214,10 @@ def measured(rank: int, work: Work, seconds: float) -> Measured:
     feed()
     counts = [_counted(metrics.compute) for metrics in (theirs, ours)]
     _check_equal(theirs, ours)
-    ways = [theirs.compute, ours.compute, lambda: _synced_by_torchmetrics(theirs), lambda: _synced_by_us(ours)]
+    ways = [
+        theirs.compute, ours.compute, lambda: _synced_by_torchmetrics(theirs), lambda: _synced_by_us(ours),
+        _one_collective(ours),
+    ]  # fmt: skip
     times: list[list[float]] = [[] for _ in ways]
     end = time.perf_counter() + seconds
     while _agreed(time.perf_counter() < end or len(times[0]) < 5):
@@ -192,11 +229,12 @@ def measured(rank: int, work: Work, seconds: float) -> Measured:
             kept.append(time.perf_counter() - start)
     slowest = torch.tensor(times, dtype=torch.float64)
     dist.all_reduce(slowest, dist.ReduceOp.MAX)
-    medians = [statistics.median(row) for row in slowest.tolist()]
+    medians = [statistics.median(kept) for kept in slowest.tolist()]
     (their_calls, their_bytes), (our_calls, our_bytes) = counts
     return Measured(
-        (medians[0], medians[1]), (medians[2], medians[3]), (their_calls, our_calls), (their_bytes, our_bytes)
-    )
+        (medians[0], medians[1]), (medians[2], medians[3]), min(slowest.tolist()[4]),
+        (their_calls, our_calls), (their_bytes, our_bytes),
+    )  # fmt: skip
 
 
 def _agreed(more: bool) -> bool:
@@ -219,6 +257,18 @@ def _synced_by_us(metrics: StageMetrics) -> None:
     """What ``StageMetrics.compute`` does before it computes."""
     with synced(metrics.units(), metrics.declared()):
         pass
+
+
+def _one_collective(metrics: StageMetrics) -> Any:
+    """Make the least that moves the states to all ranks: each state that differs once, all in one collective."""
+    states = [state for unit in metrics.units() for state in next(iter(unit.values())).metric_state.values()]
+    lists = [torch.cat([row.reshape(-1) for row in state]) for state in states if isinstance(state, list)]
+    if lists:
+        own = torch.zeros(sum(rows.nbytes for rows in lists), dtype=torch.uint8)
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        return lambda: dist.all_gather(parts, own)
+    numbers = torch.zeros(sum(state.numel() for state in states), dtype=torch.int64)
+    return lambda: dist.all_reduce(numbers)
 
 
 def _check_equal(theirs: MetricCollection, ours: StageMetrics) -> None:

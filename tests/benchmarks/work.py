@@ -1,21 +1,25 @@
-"""What is measured: for each row, a function that makes the by-hand way, and one that makes ours."""
+"""What is measured of one update: for each row its metrics, its batch, and what no way of counting it can avoid."""
 
-import tempfile
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
+    BinaryAUROC,
+    BinaryAveragePrecision,
     BinaryConfusionMatrix,
     BinaryF1Score,
     BinaryJaccardIndex,
     BinaryPrecision,
     BinaryRecall,
+    BinaryROC,
     MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassJaccardIndex,
@@ -40,6 +44,7 @@ from torchmetrics.regression import (
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from metric_mixin import ManualMetricLoggingModule, StageMetrics
+from tests.benchmarks.measure import Figures, Row, figures, reading
 
 
 def ten(classes):
@@ -84,6 +89,20 @@ def multilabel(labels):
     return made | {"each": ClasswiseWrapper(MultilabelRecall(labels, average=None))}
 
 
+def mixed(classes):
+    """The ten, and three that derive from all scores of a row and not from its top class."""
+    return ten(classes) | {
+        "auroc": MulticlassAUROC(classes, thresholds=50),
+        "calibration": MulticlassCalibrationError(classes),
+        "top5": MulticlassAccuracy(classes, top_k=5),
+    }
+
+
+def curves():
+    """Three curves of the same thresholds."""
+    return {kind.__name__: kind(thresholds=100) for kind in (BinaryAUROC, BinaryAveragePrecision, BinaryROC)}
+
+
 def eight():
     """Eight regression metrics, which have no family."""
     kinds = (
@@ -114,29 +133,28 @@ def numbers(rows):
     return torch.randn(rows), torch.randn(rows)
 
 
-def update(make, metrics, batch):
-    """Make one ``update``."""
+def few(classes):
+    """The nine of the ten that are logged: a scalar, or one for each class."""
+    return {k: v for k, v in ten(classes).items() if k != "confusion"}
 
-    def prepare():
-        torch.manual_seed(0)
-        collection, (preds, target) = make(metrics()), batch()
-        return lambda: collection.update(preds, target)
 
-    return prepare
+def per_class(classes):
+    """One key for each class."""
+    return {"recall": ClasswiseWrapper(MulticlassRecall(classes, average=None))}
 
 
 class Ours(ManualMetricLoggingModule):
     """A linear classifier with the mixin."""
 
-    def __init__(self, classes=10):
+    def __init__(self, classes=10, metrics=few):
         super().__init__()
-        self.classes = classes
+        self.metrics = metrics
         self.net = nn.Linear(16, classes)
         self.loss = nn.CrossEntropyLoss()
         self.forward = self.net.forward
 
     def configure_metrics(self):
-        return {k: v for k, v in ten(self.classes).items() if k != "confusion"}
+        return self.metrics(self.net.out_features)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.01)
@@ -145,12 +163,11 @@ class Ours(ManualMetricLoggingModule):
 class ByHand(LightningModule):
     """The same module with its hooks written by hand, as well as one can."""
 
-    def __init__(self, classes=10):
+    def __init__(self, classes=10, metrics=few):
         super().__init__()
         self.net = nn.Linear(16, classes)
         self.loss = nn.CrossEntropyLoss()
-        metrics = {k: v for k, v in ten(classes).items() if k != "confusion"}
-        self.train_metrics = MetricCollection(metrics, prefix="train/")
+        self.train_metrics = MetricCollection(metrics(classes), prefix="train/")
         self.val_metrics = self.train_metrics.clone(prefix="val/")
 
     def step(self, batch, stage, metrics):
@@ -177,42 +194,70 @@ class ByHand(LightningModule):
     configure_optimizers = Ours.configure_optimizers
 
 
-def epoch(module, classes, batches):
-    """Make one epoch of fit and validation, in a Trainer without a logger."""
+class Work(NamedTuple):
+    """Metrics, and a batch for them.
 
-    def prepare():
-        torch.manual_seed(0)
-        data = TensorDataset(torch.randn(64 * batches, 16), torch.randint(classes, (64 * batches,)))
-        model, loader = module(classes), DataLoader(data, batch_size=64)
-        folder = tempfile.mkdtemp()
+    Attributes:
+        name: What the row is called.
+        aim: Ratio of ours to by hand that is aimed at, or ``None``.
+        operators: Operators that no way of counting avoids; the first of them reads the batch.
+        metrics: Makes metrics by name.
+        batch: Makes predictions and target.
+    """
 
-        def run():
-            Trainer(
-                accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                enable_model_summary=False, default_root_dir=folder, num_sanity_val_steps=0,
-            ).fit(model, loader, loader)  # fmt: skip
+    name: str
+    aim: float | None
+    operators: str
+    metrics: Any
+    batch: Any
 
-        return run
 
-    return prepare
-
+_CLASSES = "top class, range of the labels, bins, count"
+_BITS = "range of the labels, range of the scores, threshold, bins, count"
 
 UPDATES = [
-    ('"ten", 64 rows, 10 classes', 0.10, partial(ten, 10), partial(classes_of, 64, 10)),
-    ('"ten", 256 rows, 1,000 classes', 0.15, partial(ten, 1000), partial(classes_of, 256, 1000)),
-    ("the same without a confusion matrix", 0.22, partial(without_matrix, 1000), partial(classes_of, 256, 1000)),
-    ('"ten", 4 x 21 x 512 x 512', 0.06, partial(ten, 21), partial(classes_of, 4, 21, 512, 512)),
-    ("the same, `ignore_index=255`", 0.06, partial(ignoring, 21), partial(some_ignored, 4, 21, 512, 512)),
-    ("binary, 4,096 rows", 0.15, binary, partial(bits, 4096)),
-    ("multilabel, 256 x 80", 0.25, partial(multilabel, 80), partial(bits, 256, 80)),
-    ("eight regression metrics, 1,024 rows", 0.9, eight, partial(numbers, 1024)),
-]
+    Work('"ten", 64 rows, 10 classes', 0.10, _CLASSES, partial(ten, 10), partial(classes_of, 64, 10)),
+    Work('"ten", 256 rows, 1,000 classes', 0.15, _CLASSES, partial(ten, 1000), partial(classes_of, 256, 1000)),
+    Work(
+        "the same without a confusion matrix", 0.22, _CLASSES,
+        partial(without_matrix, 1000), partial(classes_of, 256, 1000),
+    ),
+    Work('"ten", 4 x 21 x 512 x 512', 0.06, _CLASSES, partial(ten, 21), partial(classes_of, 4, 21, 512, 512)),
+    Work(
+        "the same, `ignore_index=255`", 0.06, f"{_CLASSES}, ignored elements",
+        partial(ignoring, 21), partial(some_ignored, 4, 21, 512, 512),
+    ),
+    Work(
+        '"mixed", 256 rows, 100 classes', 0.25,
+        f"{_CLASSES}, softmax, thresholds, count, confidence, its bins, count, top five, hit, count",
+        partial(mixed, 100), partial(classes_of, 256, 100),
+    ),
+    Work("binary, 4,096 rows", 0.15, f"{_BITS}, sigmoid", binary, partial(bits, 4096)),
+    Work("multilabel, 256 x 80", 0.25, f"{_BITS}, sigmoid", partial(multilabel, 80), partial(bits, 256, 80)),
+    Work(
+        "three binary curves of 100 thresholds, 4,096 rows", None,
+        "range of the labels, range of the scores, sigmoid, thresholds, bins, count", curves, partial(bits, 4096),
+    ),
+    Work(
+        "eight regression metrics, 1,024 rows", 0.9,
+        "one for each number kept: error, its square, its size, target, its square, two means, two variances, "
+        "covariance, two largest deviations, two relative errors",
+        eight, partial(numbers, 1024),
+    ),
+]  # fmt: skip
 
-ALL = [
-    (f"update of {name}", aim, update(MetricCollection, metrics, batch), update(StageMetrics, metrics, batch))
-    for name, aim, metrics, batch in UPDATES
-]
-ALL += [
-    ("fit and validation, 2 x 20 batches of 64, 10 classes", None, epoch(ByHand, 10, 20), epoch(Ours, 10, 20)),
-    ("2 x 2 batches, 1,000 classes: 3,000 keys a stage", None, epoch(ByHand, 1000, 2), epoch(Ours, 1000, 2)),
-]
+
+def of_update(work: Work) -> Row:
+    """Return the row of one update."""
+    floor = f"reading the batch once; operators: {work.operators}"
+    return Row(f"update of {work.name}", work.aim, floor, partial(_figures, work))
+
+
+def _figures(work: Work, seconds: float, number: int) -> Figures:
+    torch.manual_seed(0)
+    hand, ours, batch = MetricCollection(work.metrics()), StageMetrics(work.metrics()), work.batch()
+    further = work.operators.count(",")
+    return figures(lambda: hand.update(*batch), lambda: ours.update(*batch), reading(*batch), further, seconds, number)
+
+
+ROWS = [of_update(work) for work in UPDATES]
