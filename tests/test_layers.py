@@ -37,6 +37,7 @@ ORDER = [
     "_packing",
     "_sync",
     "_collection",
+    "_insides",
     "_loss",
     "_stage",
     "_best",
