@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 import torch.utils._pytree
@@ -390,6 +391,8 @@ OF_LOADERS = ["_logged_outputs", "_combined_loader", "_is_sequential", "_results
 @pytest.mark.parametrize("name", OF_LOADERS)
 def test_a_fit_on_two_dataloaders_without_a_name_is_the_same(name, tmp_path, monkeypatch):
     """With two dataloaders callbacks and loggers get the same, and each dataloader has its own rows."""
+    if name in ("_logged_outputs", *OF_THE_CONNECTOR) and lightning.__version__.startswith("2.5."):
+        pytest.skip("Lightning 2.5, which has these names, refuses keys that end as it writes them itself")
     expected = seen(tmp_path, several=True)
     hide(monkeypatch, name)
     assert seen(tmp_path, several=True) == expected
