@@ -133,6 +133,7 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
     recorder = module._metric_recorder
     record = recorder.stage(module, stage)
     trainer = trainer_of(module)
+    recorder.ending = None if early else _END_HOOKS[stage]
     if not early:
         recorder.hook_calls[_END_HOOKS[stage]] += 1
         if stage == "train":
@@ -153,7 +154,7 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
         if not early:
             record.shards = record.batch_rows = None
         record.logged_early = early
-        recorder.last_batch = None
+        recorder.last_batch = recorder.ending = None
 
 
 def _about(trainer: Any | None, sanity: bool, early: bool) -> dict[str, str]:

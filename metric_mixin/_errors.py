@@ -103,7 +103,7 @@ class NoResultError(MetricMixinError, LookupError):
 
 
 class MissingDependencyError(MetricMixinError, ModuleNotFoundError):
-    """An optional package is needed and absent."""
+    """An optional package is needed and absent, or a version of torchmetrics is one that this package does not know."""
 
 
 class RankError(MetricMixinError, RuntimeError):

@@ -3,7 +3,7 @@
 Private names used (Lightning 2.5.1 and 2.6.6): ``trainer._logger_connector.log_metrics``, which writes a row outside of
 the epoch's end, and its ``_callback_metrics``, ``_logged_metrics`` and ``_progress_bar_metrics``, for keys of one of
 several dataloaders; ``trainer._results``, of which ``_results`` says more. Without them the loggers, and ``log`` for
-each key, are called directly.
+each key, are called directly; ``docs/private-api.md`` lists them.
 
 What MLflow makes of a key is read from Lightning's ``MLFlowLogger.log_metrics`` (2.6.6), which removes signs, and
 mlflow's ``utils/validation.py`` (3.17), which refuses what is no plain path. TensorBoard, W&B and CSV files take any.
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from metric_mixin._errors import DeclarationError, KeyCollisionError
 from metric_mixin._results import clear, give_way, place, set_computed, takes_light_results
-from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook
+from metric_mixin._trainer import is_logging_step, logged_outputs, logged_step, running_hook, running_results
 from metric_mixin._types import Stage
 
 _IN_A_STEP = ("_batch_", "backward", "zero_grad", "optimizer")
@@ -98,7 +98,7 @@ def log_epoch(
     if trainer.barebones or not scalars:
         return
     hook = running_hook(module)
-    if hook is None or trainer._results is None:
+    if hook is None or running_results(trainer) is None:
         _write_row(trainer, stage, scalars)
         return
     at_epoch = not hook.endswith("_step") and not any(part in hook for part in _IN_A_STEP)
@@ -121,8 +121,8 @@ def log_epoch(
 
 def forget_last_epoch(trainer: Any) -> None:
     """Let no batch wait for what Lightning keeps of the keys of the epoch before."""
-    if isinstance(trainer._results, dict):
-        clear(trainer._results)
+    if results := running_results(trainer):
+        clear(results)
 
 
 def _as_logged(value: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def _log_all(
     trainer: Any, log: Log, hook: str, values: Mapping[str, Tensor], bar: Collection[str], options: dict[str, Any]
 ) -> None:
     """Log the first value by ``log``, and the others beside it where that is Lightning's own; otherwise each by it."""
-    results = trainer._results
+    results: Any = running_results(trainer)
     kind: Any = type(results)
     light = _is_lightnings(log) and takes_light_results(kind)
     for key, value in values.items():
@@ -173,7 +173,7 @@ def _seen_by_callbacks(trainer: Any, values: Mapping[str, Tensor], bar: Collecti
 
 def log_step(module: Any, trainer: Any, log: Log, key: str, value: Tensor, *, first: bool, bar: bool) -> None:
     """Log a training batch's loss, on the first batch of an epoch or on a logging step."""
-    if trainer.barebones or running_hook(module) not in _STEP_HOOKS:
+    if trainer.barebones or running_hook(module, "training_step") not in _STEP_HOOKS:
         return
     log(key, value.detach(), prog_bar=bar, on_step=True, on_epoch=False, batch_size=1)
     if first and not is_logging_step(trainer) and trainer.log_every_n_steps:

@@ -49,6 +49,7 @@ class Recorder:
         self.class_names = ClassNames()
         self.hook_calls: Counter[str] = Counter()
         self.hook_depth = 0  # of overridden hooks that run
+        self.ending: str | None = None  # the hook in which an epoch ends, while it does
         self.best = BestValues()
         self.history = History()
         self.folders: dict[str, str] = {}  # of pictures, and the keys that they belong to

@@ -22,6 +22,7 @@ from metric_mixin._errors import ComputeError, KeyCollisionError, MetricMixinErr
 from metric_mixin._families import READ
 from metric_mixin._groups import keeper, safe_groups
 from metric_mixin._inputs import exact_numerics, first_device, has_half, prepared
+from metric_mixin._insides import check_insides
 from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import inner_metric, layout_of
@@ -71,6 +72,7 @@ class StageMetrics(NamedCollection):
     _computed_since_reset = False
 
     def __init__(self, metrics: Any, *more: Any, prefix: str | None = None, postfix: str | None = None) -> None:
+        check_insides()
         super().__init__([], prefix=prefix, postfix=postfix, compute_groups=False)
         self.metric_dtype = torch.float32
         self._fed: set[str] = set()  # names that were updated since the last reset

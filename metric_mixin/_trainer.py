@@ -1,9 +1,10 @@
 """What the running Trainer says: a module in, its trainer, stage and step out. Reads, never changes.
 
-Private names read (Lightning 2.6.6): ``fit_loop.epoch_loop._batches_that_stepped``,
+Private names read (Lightning 2.5.1 and 2.6.6): ``trainer._results``, ``fit_loop.epoch_loop._batches_that_stepped``,
 ``fit_loop._combined_loader_states_to_load``, ``_logger_connector`` with ``should_update_logs``,
 ``LightningModule._current_fx_name``, and of an evaluation loop ``_is_sequential``, ``_logged_outputs``,
-``_combined_loader`` and the class of ``_data_fetcher``. Each has a stand-in where it is missing.
+``_combined_loader`` and the class of ``_data_fetcher``. Each has a stand-in where it is missing;
+``docs/private-api.md`` says which.
 """
 
 from __future__ import annotations
@@ -76,6 +77,15 @@ def eval_loaders(trainer: Any) -> tuple[list[Any], bool]:
     in_turn = len(loaders) == 1 or getattr(loop, "_is_sequential", True)
     by_itself = type(getattr(loop, "_data_fetcher", None)).__name__ == "_DataLoaderIterDataFetcher"
     return loaders, in_turn and not by_itself
+
+
+def running_results(trainer: Any) -> dict[str, Any] | None:
+    """Return what the running loop keeps of what was logged, or ``None`` where no loop runs.
+
+    An empty dict stands in for results of another kind than those that were read.
+    """
+    results = getattr(trainer, "_results", {})
+    return results if results is None or isinstance(results, dict) else {}
 
 
 def logged_outputs(trainer: Any) -> list[dict[str, Any]] | None:
@@ -154,8 +164,13 @@ def plain_names(cls: type, mixin: type) -> frozenset[str]:
 
 
 _HOOK = "_current_fx_name"
+_UNKNOWN: Any = object()
 
 
-def running_hook(module: Any) -> str | None:
-    """Return the name of the hook of ``module`` that Lightning is calling."""
-    return getattr(module, _HOOK, None)
+def running_hook(module: Any, likely: str | None = None) -> str | None:
+    """Return the name of the hook of ``module`` that Lightning is calling.
+
+    Where Lightning does not say, it is the end of an epoch that we know of, or else what is ``likely``.
+    """
+    hook = getattr(module, _HOOK, _UNKNOWN)
+    return hook if hook is not _UNKNOWN else module._metric_recorder.ending or likely

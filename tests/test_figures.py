@@ -180,6 +180,7 @@ def history(classes, names, title):
     return draw_history({name: {0: 0.0, 1: i / classes} for i, name in enumerate(names)}, title)
 
 
+@pytest.mark.timeout(400)  # 300 lines and their names take half a minute on an idle machine
 @pytest.mark.parametrize("make", [roc, history])
 @pytest.mark.parametrize(
     ("title", "name"),

@@ -38,6 +38,7 @@ ORDER = [
     "_packing",
     "_sync",
     "_collection",
+    "_insides",
     "_loss",
     "_memory",
     "_stage",
