@@ -119,10 +119,10 @@ def test_metrics_that_were_handed_out_have_states_of_their_own():
 
 
 def test_a_batch_that_was_counted_and_is_in_no_state_yet_is_told():
-    """One count of a matrix, with a row for what is ignored, serves all metrics until they are looked at."""
+    """One count of a matrix, with bins for what is ignored and refused, serves all metrics until they are looked at."""
     stage = StageMetrics({"confusion": MulticlassConfusionMatrix(C)})
     stage.update(*scores(7))
-    assert stage.memory().counted == C * (C + 1) * INT
+    assert stage.memory().counted == (C * C + 2) * INT
     assert stage.memory().total == C * C * INT + stage.memory().counted
 
 

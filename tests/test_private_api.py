@@ -263,6 +263,7 @@ OWNERS = {
     "LightningModule": LightningModule,
     "_LoggerConnector": _connector,
     "_EvaluationLoop": lambda: _loops().val_loop,
+    "_FitLoop": lambda: make_trainer(None).fit_loop,
     "_TrainingEpochLoop": _loops,
     "_ResultMetric": lambda: _ResultMetric,
     "lightning.pytorch.loops.fetchers": lambda: _imported("lightning.pytorch.loops.fetchers"),
