@@ -325,6 +325,13 @@ class StageMetrics(NamedCollection):
 
         States are freed by ``reset``, so look before it: between two batches, or before the epoch ends.
 
+        Returns:
+            A dict from name to a named tuple: ``bytes`` of its states (of metrics that share one state the first has
+            all), ``unbounded`` (names of the states that keep every row), ``shared_with`` (names of metrics),
+            ``buffers`` (bytes of its parameters and buffers), ``devices``; ``growth`` is ``"fixed"`` or
+            ``"unbounded"``. The dict itself has ``counted`` (bytes of what was counted for several metrics at once and
+            is not in their states yet) and ``total``, and is a table as ``str``.
+
         Examples:
             >>> from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
             >>> stage = StageMetrics({"auroc": BinaryAUROC(), "ap": BinaryAveragePrecision()})
