@@ -91,7 +91,8 @@ def test_both_sides_of_a_row_compute_the_same(one):
 
 def test_a_floor_is_the_quickest_reading_and_the_operators(monkeypatch):
     """Medians of both sides, the least of what cannot be avoided, and so many operators beside it."""
-    monkeypatch.setattr(measure, "times", lambda *args: [[3.0, 9.0, 1.0], [2.0, 2.0, 5.0], [0.5, 0.4, 0.6]])
+    found = [[3.0, 9.0, 1.0], [2.0, 2.0, 5.0], [0.5, 0.6, 0.7]]
+    monkeypatch.setattr(measure, "times", lambda calls, *args: found if len(calls) == 3 else [[0.4, 0.8]])
     monkeypatch.setattr(measure, "operator", lambda number: 0.01 * number)
     figures = measure.figures(print, print, print, 3, 1.0, 2)
     assert figures == (3.0, 2.0, pytest.approx(0.46))

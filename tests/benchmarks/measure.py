@@ -81,7 +81,7 @@ def figures(hand: Call, ours: Call, least: Call, operators: int, seconds: float,
         number: With how many threads.
     """
     by_hand, mine, floors = times([hand, ours, least], seconds, number)
-    floor = min(floors) + operators * operator(number)
+    floor = min(*floors, *times([least], 0.1, number)[0]) + operators * operator(number)
     return Figures(statistics.median(by_hand), statistics.median(mine), floor)
 
 
