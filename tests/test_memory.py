@@ -146,6 +146,7 @@ def test_a_window_of_batches_does_not_grow():
         stage.update(torch.rand(3))
     kept = stage.memory()["mean"]
     assert (kept.growth, kept.bytes) == ("fixed", (4 + 1) * 2 * FLOAT)
+    assert StageMetrics({"rows": Running(BinaryAUROC(), window=4)}).memory()["rows"].growth == "fixed"
 
 
 @pytest.mark.parametrize("metric", [Appending(), CatMetric()], ids=["somebody's", "CatMetric"])
