@@ -73,7 +73,7 @@ def test_a_table_takes_its_place_and_nothing_else():
 
 def test_a_page_says_nothing_of_where_it_was_measured():
     """Versions and cores are told, paths are not."""
-    assert torch.__version__ in page.environment()
+    assert torch.__version__.partition("+")[0] in page.environment()
     assert "/" not in page.environment()
 
 
