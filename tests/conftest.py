@@ -1,7 +1,9 @@
-"""Every test starts from the same random numbers."""
+"""Every test starts from the same random numbers, with one thread: small tensors wait for others, not work with them."""
 
 import pytest
 import torch
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
