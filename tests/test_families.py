@@ -645,6 +645,62 @@ def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
     assert_same_states(stage, members(plain))
 
 
+MOVES = {
+    "to": lambda stage: stage.to("cpu"),
+    "copies": lambda stage: stage._apply(torch.clone),  # as another device gets them
+    "train": lambda stage: stage.train(),
+    "eval": lambda stage: stage.eval(),
+    "as-part": lambda stage: torch.nn.Sequential(stage)._apply(torch.clone).eval(),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("family", every_family())
+def test_a_move_looks_at_no_value_and_loses_no_row(family, move):
+    """What was counted before a move, also labels that are none, is found when values are computed, not in it."""
+    metrics, (preds, target) = every_family()[family]
+    stage, plain = StageMetrics(metrics), plain_metrics(lambda: every_family()[family][0])
+    with unseen():
+        stage.update(preds, target)
+        with Operators() as operators:
+            MOVES[move](stage)
+        stage.update(preds, target)
+    assert operators.waiting == []
+    for _ in range(2):
+        plain.update(preds, target)
+    assert_same_states(stage, members(plain))
+    with unseen():
+        stage.update(preds, target + 7)
+        MOVES[move](stage)
+    with pytest.raises(LabelRangeError, match="since the last reset"):
+        stage.compute()
+
+
+def test_an_object_that_its_owner_used_before_a_move_is_an_error():
+    """A move does not hide it, be it while batches are counted."""
+    given = {"acc": c.MulticlassAccuracy(3), "micro": c.MulticlassAccuracy(3, average="micro")}
+    stage = StageMetrics(given)
+    stage.update(PREDS, TARGET)
+    given["micro"].reset()
+    stage._apply(torch.clone)
+    with pytest.raises(UpdateError, match=r"'micro' .*was updated or reset by itself"):
+        stage.compute()
+
+
+def test_metrics_handed_out_stay_in_their_groups_when_they_are_moved():
+    """And one that its owner updated before leaves, with its rows."""
+    stage = StageMetrics({"acc": c.MulticlassAccuracy(3), "f1": c.MulticlassF1Score(3), "re": c.MulticlassRecall(3)})
+    plain = plain_metrics(lambda: {name: type(metric)(3) for name, metric in stage.items()})
+    for metrics in (stage, plain):
+        metrics.update(PREDS, TARGET)
+        metrics["re"].update(PREDS, TARGET)
+    stage._apply(torch.clone)
+    for metrics in (stage, plain):
+        metrics.update(PREDS, TARGET)
+    assert sorted(map(len, stage._sharing.groups)) == [1, 2]
+    assert_same_states(stage, members(plain))
+
+
 def test_nan_beside_probabilities_does_not_make_them_logits_on_a_device():
     """torchmetrics decides so there, where it does not look: a score of NaN reaches no threshold."""
     preds, target = tensor([0.9, torch.nan, 0.2, torch.nan]), tensor([1, 1, 0, 0])
