@@ -1,6 +1,7 @@
 """Families: what one count gives to many metrics is what torchmetrics gives to each, and whoever looks finds it."""
 
 import copy
+import gc
 import hashlib
 import inspect
 import pickle
@@ -364,6 +365,19 @@ def test_thresholds_are_reached_as_comparisons_tell(size, dtype):
         assert torch.equal(_families.curves.Reached(thresholds)(scores), wanted)
 
 
+def test_thresholds_of_metrics_that_are_gone_are_gone_too():
+    """What was found for them is kept as long as they are."""
+    gc.collect()
+    before = len(_families.curves._REACHED)
+    for _ in range(3):
+        stage = StageMetrics({"curve": c.BinaryROC(thresholds=100)})
+        stage.update(SCORES_OF_BITS[:, 0], TRUE_BITS[:, 0])
+    assert len(_families.curves._REACHED) > before
+    del stage
+    gc.collect()
+    assert len(_families.curves._REACHED) == before
+
+
 def test_a_curve_of_all_classes_is_left_to_torchmetrics():
     """Its update adds counts of one shape to a state of another (1.9): whatever comes of it where both fit, is kept."""
     make = lambda: {"all": c.MulticlassPrecisionRecallCurve(3, average="micro", thresholds=3)}  # noqa: E731
@@ -616,6 +630,19 @@ def test_a_step_on_a_device_waits_for_nothing(family):
             stage.update(*batch)
     assert operators.waiting == []
     assert 0 < operators.count <= 40 * len(stage._sharing._families)
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_where_new_tensors_are_made_by_default_changes_nothing(family):
+    """``torch.set_default_device``, or ``with torch.device(...)``, says nothing of the device of a batch."""
+    metrics, batch = every_family()[family]
+    stage, plain = StageMetrics(metrics), plain_metrics(lambda: every_family()[family][0])
+    for blind in (False, True):
+        with unseen(blind), torch.device("meta"):
+            stage.update(*batch)
+        plain.update(*batch)
+    with torch.device("meta"):
+        assert_same_states(stage, members(plain))
 
 
 @pytest.mark.parametrize("family", every_family())
