@@ -265,6 +265,38 @@ def test_states_and_values_of_bits_are_those_of_torchmetrics(task, blind, data):
     assert_same_values(stage, members(plain))
 
 
+def test_a_sigmoid_that_rounds_by_where_a_score_stands():
+    """A matrix leaves out first what is ignored, so that a sigmoid may end on the other side of the threshold."""
+    scores = torch.randn(4001, generator=torch.Generator().manual_seed(0))
+    kept = torch.arange(4001) % 3 > 0
+    target = torch.ones(4001, dtype=torch.int64).masked_fill(~kept, -1)
+    one, other = scores.sigmoid()[kept], scores[kept].sigmoid()
+    for threshold in {*torch.minimum(one, other)[one != other].tolist(), 0.5}:
+        make = lambda: binary(threshold=threshold, ignore_index=-1)  # noqa: B023, E731
+        stage, plain = StageMetrics(make()), plain_metrics(make)
+        stage.update(scores, target)
+        plain.update(scores, target)
+        assert_same_states(stage, members(plain))
+
+
+def test_inside_of_functions_that_torch_transforms():
+    """What torch.func wraps, whose memory nobody can read, is left to torchmetrics, and every row counts."""
+    make = lambda: {name: metric for name, metric in multiclass(3, matrix=False).items() if name != "each"}  # noqa: E731
+    stage, plain = StageMetrics(make()), plain_metrics(make)
+
+    def loss(weights):
+        outputs = PREDS @ weights
+        stage.update(outputs, TARGET)
+        return torch.nn.functional.cross_entropy(outputs, TARGET)
+
+    stage.update(PREDS, TARGET)
+    for _ in range(2):
+        torch.func.grad(loss)(torch.eye(3))
+    for _ in range(3):
+        plain.update(PREDS, TARGET)
+    assert_same_states(stage, members(plain))
+
+
 # Binned curves: settings x inputs
 
 
@@ -551,6 +583,8 @@ REFUSED = {
     "three-arguments": (PREDS, TARGET, TARGET),
     "a-list": (PREDS.tolist(), TARGET),
     "sparse": (PREDS.to_sparse(), TARGET),
+    "sparse-target": (PREDS, TARGET.to_sparse()),
+    "uint16-target": (PREDS, TARGET.to(torch.uint16)),
 }
 
 
@@ -580,6 +614,14 @@ def test_what_a_family_does_not_count_does_what_it_did_before(form, validates, i
         plain, wanted = fed()
     assert said == wanted
     assert_same_states(stage, members(plain))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused_by_name():
+    """As torchmetrics refuses them, not from within."""
+    stage = StageMetrics({"acc": c.MulticlassAccuracy(3), "confusion": c.MulticlassConfusionMatrix(3)})
+    with pytest.raises(UpdateError, match=r"'acc' .* refused its inputs: Either `preds` and `target` both"):
+        stage.update(torch.nested.nested_tensor([PREDS[:4], PREDS[4:]]), TARGET)
 
 
 def test_a_label_out_of_range_changes_no_state_and_names_the_metric():
@@ -663,7 +705,7 @@ def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
     wrong.view(-1)[[1, 3]] = 7
     with unseen():
         stage.update(preds, wrong)
-        with pytest.raises(LabelRangeError, match=r"'\w+.*since the last reset, \d+ are neither a class, nor 0 or 1"):
+        with pytest.raises(LabelRangeError, match=r"'\w+.*since the last reset, 2 are neither a class, nor 0 or 1"):
             stage.compute()
         stage.reset()
         stage.update(preds, target)

@@ -83,14 +83,14 @@ class Curves(Family):
     whose truth is 1; one bin behind all is for what is ignored.
     """
 
-    def __init__(self, name: str, metric: Any, curves: int) -> None:
+    def __init__(self, name: str, metric: Any, curves: int, each: int = 1) -> None:
         reached = _reached(metric.thresholds)
         assert reached is not None
         self.reached = reached
         self.row = len(metric.thresholds) + 1
         self.curves = curves
         self.ignored: int | None = metric.ignore_index
-        super().__init__([name], bins=2 * curves * self.row + 1)
+        super().__init__([name], 2 * curves * self.row + 1, each)
 
     def added(self, metric: Any, counts: Tensor) -> dict[str, Tensor]:
         below = counts[:-1].view(self.curves, 2, self.row).movedim(2, 0).cumsum(0)
@@ -172,7 +172,7 @@ class Multiclass(Curves):
     """A curve a class against the others. Rows that are ignored are left out first."""
 
     def __init__(self, name: str, metric: Any) -> None:
-        super().__init__(name, metric, metric.num_classes)
+        super().__init__(name, metric, metric.num_classes, each=metric.num_classes)
 
     def binned(self, preds: Tensor, target: Tensor) -> Tensor | None:
         if not self._has_form(preds, target):
