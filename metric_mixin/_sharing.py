@@ -194,11 +194,12 @@ class Sharing:
         """Return the groups as metrics by name; every metric has the state of its group."""
         return [dict(named(name) for name in group) for group in self.groups]
 
-    def reset(self, member: Member) -> None:
-        """All metrics were reset: they stand in their groups again."""
+    def reset(self, member: Member, groups: list[list[str]]) -> None:
+        """All metrics were reset: they stand in ``groups``."""
         for family, _ in self._families:
             family.clear()
-        self.groups = [list(group) for group in self._after_reset]
+        self._after_reset = groups
+        self.groups = [list(group) for group in groups]
         self._stale = False
         self._counts = {}
         self._note_states(member)

@@ -317,7 +317,10 @@ class StageMetrics(NamedCollection):
     # Reset
 
     def reset(self) -> None:
-        """Reset every metric to states that can be updated in and outside of inference mode."""
+        """Reset every metric to states that can be updated in and outside of inference mode.
+
+        A setting that was changed on a metric, as its threshold, holds from now on, for that metric alone.
+        """
         with torch.inference_mode(False):
             for _, metric in self._pairs():
                 metric.reset()
@@ -328,7 +331,8 @@ class StageMetrics(NamedCollection):
         self._computed_since_reset = False
         self._fed.clear()
         self._ranges.reset()
-        self._sharing.reset(self._member)
+        self._sharing.reset(self._member, safe_groups(dict(self._pairs())))
+        self._groups = dict(enumerate(self._sharing.groups))
 
     # States that are shared
 
