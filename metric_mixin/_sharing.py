@@ -112,6 +112,7 @@ class Sharing:
                         setattr(metrics[name], state, before + value.to(before.device))
             for name in family.names:
                 self._counts[name] = _count_updates(member(name), family.batches)
+                del self._before[name]  # which would keep the states that others replaced
             family.clear()
 
     @contextmanager
@@ -198,6 +199,7 @@ class Sharing:
         """All metrics were reset: they stand in ``groups``."""
         for family, _ in self._families:
             family.clear()
+        self._before = {}
         self._after_reset = groups
         self.groups = [list(group) for group in groups]
         self._stale = False

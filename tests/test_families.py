@@ -5,6 +5,7 @@ import gc
 import hashlib
 import inspect
 import pickle
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -966,6 +967,17 @@ def test_an_object_that_its_owner_uses_while_batches_are_counted_is_an_error(nam
     stage.reset()
     stage.update(PREDS, TARGET)
     assert stage[name].update_count == 1
+
+
+@pytest.mark.parametrize("end", ["compute", "reset"])
+def test_states_that_were_replaced_are_freed(end):
+    """What a metric had before batches were counted is kept no longer than they are; it may be a large matrix."""
+    given = multiclass(3)
+    stage = StageMetrics(given)
+    stage.update(PREDS, TARGET)
+    before = [weakref.ref(value) for metric in given.values() for value in states_of(metric).values()]
+    getattr(stage, end)()
+    assert [ref() for ref in before] == [None] * len(before)
 
 
 def test_without_a_matrix_memory_is_linear_in_the_number_of_classes():
