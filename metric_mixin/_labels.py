@@ -61,6 +61,8 @@ class LabelRanges:
     def _check(self, labels: Tensor, target: Tensor, what: str, key: _Key, name: str) -> None:
         """Check labels where the target counts: elsewhere a prediction may be anything."""
         classes, ignored = found = key[1]
+        if labels.dtype in _WIDENED:
+            labels = labels.long()
         if labels.device.type != "cpu":
             kept = labels if ignored is None else torch.where(target == ignored, 0, labels)
             low, high = kept.aminmax()
@@ -78,6 +80,10 @@ class LabelRanges:
             _raise(name, what, found, int(low), int(high))
 
 
+_WIDENED = (torch.uint16, torch.uint32, torch.uint64)
+"""Labels of which torch finds no extremes; an ``ignore_index`` is looked for in the target as it is."""
+
+
 def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:
     return args[position] if position < len(args) else kwargs.get(name, kwargs.get(f"task_{name}"))
 
@@ -91,7 +97,7 @@ def _of_task(value: Any, task: str | None) -> Any:
 def _are_labels(value: Any) -> bool:
     if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
         return False
-    return value.dtype != torch.bool and value.numel() > 0
+    return value.dtype != torch.bool and value.layout is torch.strided and not value.is_nested and value.numel() > 0
 
 
 def _raise(name: str, what: str, found: _Range, low: int, high: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.wrappers import MinMaxMetric
 
+from metric_mixin._errors import MetricMixinError
 from metric_mixin._keys import Entry
 from metric_mixin._layout import Layout
 from metric_mixin._loss import EpochLoss
@@ -77,8 +78,7 @@ class Part:
 
     def lasting(self) -> Iterator[MinMaxMetric]:
         """Metrics that keep something over epochs: of a ``MinMaxMetric`` a reset leaves its extremes."""
-        for metric in self.metrics.values(copy_state=False):
-            yield from (module for module in metric.modules() if isinstance(module, MinMaxMetric))
+        return (module for module in self.metrics.modules() if isinstance(module, MinMaxMetric))
 
     def reset(self) -> None:
         """Forget the rows."""
@@ -180,8 +180,7 @@ class StageRecord:
                 for metric in (m for part in parts.values() for unit in part.units("") for m in unit.values()):
                     stack.enter_context(computing_anew_alone(metric))
             elif several_ranks(group):
-                faults = [part.metrics.fault() for part in parts.values()]
-                fault = next((fault for fault in faults if fault is not None), None)
+                fault = self.fault()
                 units = [] if fault else [unit for loader, part in parts.items() for unit in part.units(_of(loader))]
                 sums = stack.enter_context(synced(units, about | self.metrics.declared(), sums, fault, group))
                 for part in parts.values():
@@ -199,6 +198,11 @@ class StageRecord:
             compute_alone(self.all_rows.loss)
         self.all_rows.merge(list(self.parts.values()))
         return self.all_rows
+
+    def fault(self) -> MetricMixinError | None:
+        """Return what is wrong with the states of this process; ``None`` where nothing is."""
+        faults = (part.metrics.fault() for part in self.parts.values())
+        return next((fault for fault in faults if fault is not None), None)
 
     def pending(self) -> bool:
         """Whether anything was fed since the last reset."""

@@ -334,7 +334,9 @@ class Recorder:
         """
         if isinstance(value, Metric | MetricCollection):
             for stage, record in self.stages.items():
-                for metric_name, metric in record.metrics.items(copy_state=False):
+                with record.metrics.left_alone():  # a look at states would wait for their device, in every step
+                    members = record.metrics.items(copy_state=False)
+                for metric_name, metric in members:
                     if any(value is member for member in metric.modules()):
                         raise LoggedMetricError(
                             f"`self.log({name!r}, ...)` was given metric {metric_name!r} ({type(value).__name__}) of "

@@ -15,6 +15,7 @@ from metric_mixin._resume import (
     restore_states,
     states_of,
 )
+from metric_mixin._signature import raise_faults
 from metric_mixin._sync import gathered, several_ranks
 from metric_mixin._trainer import data_ranks, is_fitting, train_loaders_are_stateful, train_position, trainer_of
 
@@ -43,16 +44,25 @@ def save(module: Any, checkpoint: dict[str, Any]) -> None:
 def _rows_of_epoch(recorder: Any, trainer: Any | None) -> tuple[list[dict[str, Any]], bool]:
     """Return each rank's rows of the training epoch that runs, if one does, and whether those of all ranks are there.
 
-    Within an epoch all ranks come here; on an exception one alone may, and asks no other.
+    Within an epoch all ranks come here; on an exception one alone may, and asks no other. Rows of which some have
+    labels that are none, as a device told only now, are an error on every rank, and on an exception left out.
     """
     record = recorder.stages.get("train")
     if record is None or trainer is None or not is_fitting(trainer) or not record.open:
         return [], True
-    mine = states_of(record)
+    fault = record.fault()
+    mine = states_of(record) if fault is None else {}
     ranks, group = data_ranks(trainer)
-    if ranks == 1 or not several_ranks(group):
+    alone = ranks == 1 or not several_ranks(group)
+    if trainer.interrupted:
+        return ([mine] if fault is None else []), alone
+    if alone:
+        if fault is not None:
+            raise fault
         return [mine], True
-    return ([mine], False) if trainer.interrupted else (gathered(mine, {"stage": "train"}, group), True)
+    found = gathered((None if fault is None else (type(fault), str(fault)), mine), {"stage": "train"}, group)
+    raise_faults([one for one, _ in found])
+    return [states for _, states in found], True
 
 
 def load(module: Any, checkpoint: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ at or updated alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -111,7 +112,20 @@ class Sharing:
                         setattr(metrics[name], state, before + value.to(before.device))
             for name in family.names:
                 self._counts[name] = _count_updates(member(name), family.batches)
+                del self._before[name]  # which would keep the states that others replaced
             family.clear()
+
+    @contextmanager
+    def moved(self, member: Member) -> Iterator[None]:
+        """Inside, every metric is moved: its states are others then, and what was counted for it is added to those."""
+        counted = [name for family, _ in self._families if family.batches for name in family.names]
+        unchanged = [name for name in counted if _same(_objects_of(member(name)), self._before[name])]
+        self._split_changed(member)
+        try:
+            yield
+        finally:
+            self._before |= {name: _objects_of(member(name)) for name in unchanged}
+            self._note_states(member)
 
     def set_groups(self, metrics: Mapping[str, Metric], groups: list[list[str]], *, changed: str, fed: bool) -> None:
         """Take new groups, ``changed`` being new or gone: at once where nothing has rows, else with the next reset.
@@ -181,11 +195,13 @@ class Sharing:
         """Return the groups as metrics by name; every metric has the state of its group."""
         return [dict(named(name) for name in group) for group in self.groups]
 
-    def reset(self, member: Member) -> None:
-        """All metrics were reset: they stand in their groups again."""
+    def reset(self, member: Member, groups: list[list[str]]) -> None:
+        """All metrics were reset: they stand in ``groups``."""
         for family, _ in self._families:
             family.clear()
-        self.groups = [list(group) for group in self._after_reset]
+        self._before = {}
+        self._after_reset = groups
+        self.groups = [list(group) for group in groups]
         self._stale = False
         self._counts = {}
         self._note_states(member)

@@ -272,11 +272,11 @@ class StageMetrics(NamedCollection):
     @contextmanager
     def left_alone(self) -> Iterator[None]:
         """Inside, nothing is done to make the metrics of a group alike: somebody else gave them their states."""
-        self._left_alone = True
+        before, self._left_alone = self._left_alone, True
         try:
             yield
         finally:
-            self._left_alone = False
+            self._left_alone = before
 
     def declared(self) -> dict[str, str]:
         """Return what must be the same on all ranks: class, settings and states of each metric, in words."""
@@ -350,7 +350,10 @@ class StageMetrics(NamedCollection):
     # Reset
 
     def reset(self) -> None:
-        """Reset every metric to states that can be updated in and outside of inference mode."""
+        """Reset every metric to states that can be updated in and outside of inference mode.
+
+        A setting that was changed on a metric, as its threshold, holds from now on, for that metric alone.
+        """
         with torch.inference_mode(False):
             for _, metric in self._pairs():
                 metric.reset()
@@ -361,7 +364,8 @@ class StageMetrics(NamedCollection):
         self._computed_since_reset = False
         self._fed.clear()
         self._ranges.reset()
-        self._sharing.reset(self._member)
+        self._sharing.reset(self._member, safe_groups(dict(self._pairs())))
+        self._groups = dict(enumerate(self._sharing.groups))
 
     # States that are shared
 
@@ -374,6 +378,16 @@ class StageMetrics(NamedCollection):
         """Give every metric a state of its own, before the collection changes."""
         if "_sharing" in self.__dict__:
             self._sharing.settle(self._member)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move every metric, whatever was counted for it, without a look at a value."""
+        with self._sharing.moved(self._member), self.left_alone():
+            return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+
+    def train(self, mode: bool = True) -> StageMetrics:
+        """Set the mode of every metric, without a look at a value."""
+        with self.left_alone():
+            return super().train(mode)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if any(key.startswith(prefix) for key in state_dict):  # persistent states, each metric's own

@@ -27,7 +27,7 @@ from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
 
 from metric_mixin import LabelRangeError, MetricLogging, MetricMixinWarning, RankError, SyncError
 from metric_mixin.testing import run_ranks
-from tests.support import CLASSES, FULLY_SHARDS_ON_CPU, Replay, data, make_trainer, ranks_trainer
+from tests.support import CLASSES, FULLY_SHARDS_ON_CPU, Replay, data, make_trainer, pairs, ranks_trainer, unseen
 from tests.test_resume import ROWS, WHOLE, Sums, val_rows
 
 BESIDE = ["ignore:.*is no scalar and is not logged", "ignore:Using `DistributedSampler` with the dataloaders"]
@@ -579,6 +579,66 @@ def broken(rank: int, folder: str) -> tuple[list[str], list[str], Any]:
         )
     )
     return before, [text for text in said if "Resumed within" in text], again.sums
+
+
+class Wrong(Replay):
+    """Rank 1 meets a label that is none, which the device tells later; a checkpoint is due two batches after it."""
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return outputs.sum()
+
+
+def wrong_label(rank: int, folder: str, where: str) -> tuple[int, str]:
+    outputs, target = torch.eye(3), torch.tensor([0, 1, 1])
+    right = pairs(*[(outputs, target)] * 6)
+    wrong = pairs(*[(outputs, target + 7 * (rank == 1 and i == 1)) for i in range(6)])
+    keep = ModelCheckpoint(
+        folder, every_n_train_steps=4 if where == "checkpoint" else 1000, save_on_train_epoch_end=False
+    )
+    trainer = ranks_trainer(
+        folder,
+        2,
+        max_epochs=1,
+        callbacks=[keep],
+        enable_checkpointing=True,
+        use_distributed_sampler=False,
+        strategy="ddp_find_unused_parameters_true",
+    )
+    with unseen(), pytest.raises(LabelRangeError) as raised:
+        caught_while(lambda: trainer.fit(Wrong(), *((right, wrong) if where == "sanity-check" else (wrong,))))
+    return trainer.global_step, str(raised.value)
+
+
+@pytest.mark.parametrize(("where", "step"), [("sanity-check", 0), ("checkpoint", 4), ("epoch-end", 6)])
+def test_a_wrong_label_that_one_rank_finds_late_is_the_same_error_on_each(tmp_path, where, step):
+    """Whatever looks first, the sanity check, a checkpoint or the end of the epoch, no rank waits for another."""
+    first, second = run_ranks(wrong_label, str(tmp_path), where, timeout=100)
+    assert first == second
+    assert first[0] == step
+    assert first[1].startswith("On rank 1: ")
+    assert "'acc' (MulticlassAccuracy)" in first[1]
+
+
+class WrongAndBroken(Wrong):
+    """And then raises an error of its own."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 3:
+            raise ValueError("my own")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("wrong", [True, False], ids=["wrong", "right"])
+def test_an_exception_saves_no_rows_that_are_void(tmp_path, wrong):
+    """The checkpoint is written, without rows of which some have wrong labels, and the error is the user's own."""
+    outputs, target = torch.eye(3), torch.tensor([0, 1, 1])
+    keep = OnExceptionCheckpoint(tmp_path, filename="broken")
+    trainer = make_trainer(tmp_path, callbacks=[keep], max_epochs=1, enable_checkpointing=True)
+    batches = pairs(*[(outputs, target + 7 * (wrong and i == 1)) for i in range(6)])
+    with unseen(), pytest.raises(ValueError, match="my own"):
+        caught_while(lambda: trainer.fit(WrongAndBroken(), batches))
+    entry = torch.load(tmp_path / "broken.ckpt", weights_only=True)["metric_mixin"]
+    assert [states["0"]["rows"] for states in entry["train"]] == ([] if wrong else [9])
 
 
 def test_an_exception_never_waits_for_other_ranks_to_save(tmp_path):

@@ -24,7 +24,7 @@ from metric_mixin import (
     MetricLogging,
     MetricMixinWarning,
 )
-from tests.support import CLASSES, Lit, Replay, data, loader
+from tests.support import CLASSES, Lit, Replay, data, loader, pairs, unseen
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged"),
@@ -578,6 +578,36 @@ def test_states_can_be_updated_by_hand_after_an_evaluation(trainer):
     truth = (module(x).argmax(1) == y).double().mean().item()
     assert values["x/raw"].item() == pytest.approx(truth)
     assert module.val_metrics["auroc"].update_count == 1
+
+
+def test_an_error_of_ones_own_is_not_hidden_by_labels_that_a_device_tells_later(trainer):
+    """The user's error ends the run and is all that is raised; the module can be moved and used right after."""
+
+    class Breaks(Replay):
+        broken = True
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if self.broken and batch_idx == 1:
+                raise ValueError("my own")
+            return loss
+
+        def loss(self, outputs, target):
+            return outputs.sum()
+
+    module = Breaks()
+    outputs, target = torch.eye(3), torch.tensor([0, 1, 1])
+    wrong = pairs((outputs, target), (outputs, target + 7), (outputs, target))
+    right = pairs((outputs, target), (outputs, target))
+    with unseen():
+        with pytest.raises(ValueError, match="my own") as raised:
+            trainer(max_epochs=1).fit(module, wrong)
+        assert raised.value.__context__ is None
+        module.to("cpu")
+        module.broken = False
+        run = trainer(max_epochs=1)
+        run.fit(module, right, right)
+    assert run.callback_metrics["train/acc"].item() == run.callback_metrics["val/acc"].item() == pytest.approx(2 / 3)
 
 
 def test_states_are_freed_at_the_end_of_an_epoch_and_nothing_grows(trainer):

@@ -1,9 +1,11 @@
 """Families: what one count gives to many metrics is what torchmetrics gives to each, and whoever looks finds it."""
 
 import copy
+import gc
 import hashlib
 import inspect
 import pickle
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -264,6 +266,38 @@ def test_states_and_values_of_bits_are_those_of_torchmetrics(task, blind, data):
     assert_same_values(stage, members(plain))
 
 
+def test_a_sigmoid_that_rounds_by_where_a_score_stands():
+    """A matrix leaves out first what is ignored, so that a sigmoid may end on the other side of the threshold."""
+    scores = torch.randn(4001, generator=torch.Generator().manual_seed(0))
+    kept = torch.arange(4001) % 3 > 0
+    target = torch.ones(4001, dtype=torch.int64).masked_fill(~kept, -1)
+    one, other = scores.sigmoid()[kept], scores[kept].sigmoid()
+    for threshold in {*torch.minimum(one, other)[one != other].tolist(), 0.5}:
+        make = lambda: binary(threshold=threshold, ignore_index=-1)  # noqa: B023, E731
+        stage, plain = StageMetrics(make()), plain_metrics(make)
+        stage.update(scores, target)
+        plain.update(scores, target)
+        assert_same_states(stage, members(plain))
+
+
+def test_inside_of_functions_that_torch_transforms():
+    """What torch.func wraps, whose memory nobody can read, is left to torchmetrics, and every row counts."""
+    make = lambda: {name: metric for name, metric in multiclass(3, matrix=False).items() if name != "each"}  # noqa: E731
+    stage, plain = StageMetrics(make()), plain_metrics(make)
+
+    def loss(weights):
+        outputs = PREDS @ weights
+        stage.update(outputs, TARGET)
+        return torch.nn.functional.cross_entropy(outputs, TARGET)
+
+    stage.update(PREDS, TARGET)
+    for _ in range(2):
+        torch.func.grad(loss)(torch.eye(3))
+    for _ in range(3):
+        plain.update(PREDS, TARGET)
+    assert_same_states(stage, members(plain))
+
+
 # Binned curves: settings x inputs
 
 
@@ -362,6 +396,19 @@ def test_thresholds_are_reached_as_comparisons_tell(size, dtype):
         scores = torch.cat([near, thresholds.to(dtype), tensor([0, 1, torch.nan, -0.0], dtype=dtype)])
         wanted = (scores[:, None] >= thresholds).sum(1)
         assert torch.equal(_families.curves.Reached(thresholds)(scores), wanted)
+
+
+def test_thresholds_of_metrics_that_are_gone_are_gone_too():
+    """What was found for them is kept as long as they are."""
+    gc.collect()
+    before = len(_families.curves._REACHED)
+    for _ in range(3):
+        stage = StageMetrics({"curve": c.BinaryROC(thresholds=100)})
+        stage.update(SCORES_OF_BITS[:, 0], TRUE_BITS[:, 0])
+    assert len(_families.curves._REACHED) > before
+    del stage
+    gc.collect()
+    assert len(_families.curves._REACHED) == before
 
 
 def test_a_curve_of_all_classes_is_left_to_torchmetrics():
@@ -537,6 +584,8 @@ REFUSED = {
     "three-arguments": (PREDS, TARGET, TARGET),
     "a-list": (PREDS.tolist(), TARGET),
     "sparse": (PREDS.to_sparse(), TARGET),
+    "sparse-target": (PREDS, TARGET.to_sparse()),
+    "uint16-target": (PREDS, TARGET.to(torch.uint16)),
 }
 
 
@@ -566,6 +615,14 @@ def test_what_a_family_does_not_count_does_what_it_did_before(form, validates, i
         plain, wanted = fed()
     assert said == wanted
     assert_same_states(stage, members(plain))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused_by_name():
+    """As torchmetrics refuses them, not from within."""
+    stage = StageMetrics({"acc": c.MulticlassAccuracy(3), "confusion": c.MulticlassConfusionMatrix(3)})
+    with pytest.raises(UpdateError, match=r"'acc' .* refused its inputs: Either `preds` and `target` both"):
+        stage.update(torch.nested.nested_tensor([PREDS[:4], PREDS[4:]]), TARGET)
 
 
 def test_a_label_out_of_range_changes_no_state_and_names_the_metric():
@@ -619,6 +676,19 @@ def test_a_step_on_a_device_waits_for_nothing(family):
 
 
 @pytest.mark.parametrize("family", every_family())
+def test_where_new_tensors_are_made_by_default_changes_nothing(family):
+    """``torch.set_default_device``, or ``with torch.device(...)``, says nothing of the device of a batch."""
+    metrics, batch = every_family()[family]
+    stage, plain = StageMetrics(metrics), plain_metrics(lambda: every_family()[family][0])
+    for blind in (False, True):
+        with unseen(blind), torch.device("meta"):
+            stage.update(*batch)
+        plain.update(*batch)
+    with torch.device("meta"):
+        assert_same_states(stage, members(plain))
+
+
+@pytest.mark.parametrize("family", every_family())
 def test_waiting_operators_are_seen(family):
     """Control: where the host may look at values, it does."""
     metrics, batch = every_family()[family]
@@ -636,12 +706,68 @@ def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
     wrong.view(-1)[[1, 3]] = 7
     with unseen():
         stage.update(preds, wrong)
-        with pytest.raises(LabelRangeError, match=r"'\w+.*since the last reset, \d+ are neither a class, nor 0 or 1"):
+        with pytest.raises(LabelRangeError, match=r"'\w+.*since the last reset, 2 are neither a class, nor 0 or 1"):
             stage.compute()
         stage.reset()
         stage.update(preds, target)
     plain = MetricCollection(every_family()[family][0], compute_groups=False)
     plain.update(preds, target)
+    assert_same_states(stage, members(plain))
+
+
+MOVES = {
+    "to": lambda stage: stage.to("cpu"),
+    "copies": lambda stage: stage._apply(torch.clone),  # as another device gets them
+    "train": lambda stage: stage.train(),
+    "eval": lambda stage: stage.eval(),
+    "as-part": lambda stage: torch.nn.Sequential(stage)._apply(torch.clone).eval(),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("family", every_family())
+def test_a_move_looks_at_no_value_and_loses_no_row(family, move):
+    """What was counted before a move, also labels that are none, is found when values are computed, not in it."""
+    metrics, (preds, target) = every_family()[family]
+    stage, plain = StageMetrics(metrics), plain_metrics(lambda: every_family()[family][0])
+    with unseen():
+        stage.update(preds, target)
+        with Operators() as operators:
+            MOVES[move](stage)
+        stage.update(preds, target)
+    assert operators.waiting == []
+    for _ in range(2):
+        plain.update(preds, target)
+    assert_same_states(stage, members(plain))
+    with unseen():
+        stage.update(preds, target + 7)
+        MOVES[move](stage)
+    with pytest.raises(LabelRangeError, match="since the last reset"):
+        stage.compute()
+
+
+def test_an_object_that_its_owner_used_before_a_move_is_an_error():
+    """A move does not hide it, be it while batches are counted."""
+    given = {"acc": c.MulticlassAccuracy(3), "micro": c.MulticlassAccuracy(3, average="micro")}
+    stage = StageMetrics(given)
+    stage.update(PREDS, TARGET)
+    given["micro"].reset()
+    stage._apply(torch.clone)
+    with pytest.raises(UpdateError, match=r"'micro' .*was updated or reset by itself"):
+        stage.compute()
+
+
+def test_metrics_handed_out_stay_in_their_groups_when_they_are_moved():
+    """And one that its owner updated before leaves, with its rows."""
+    stage = StageMetrics({"acc": c.MulticlassAccuracy(3), "f1": c.MulticlassF1Score(3), "re": c.MulticlassRecall(3)})
+    plain = plain_metrics(lambda: {name: type(metric)(3) for name, metric in stage.items()})
+    for metrics in (stage, plain):
+        metrics.update(PREDS, TARGET)
+        metrics["re"].update(PREDS, TARGET)
+    stage._apply(torch.clone)
+    for metrics in (stage, plain):
+        metrics.update(PREDS, TARGET)
+    assert sorted(map(len, stage._sharing.groups)) == [1, 2]
     assert_same_states(stage, members(plain))
 
 
@@ -841,6 +967,17 @@ def test_an_object_that_its_owner_uses_while_batches_are_counted_is_an_error(nam
     stage.reset()
     stage.update(PREDS, TARGET)
     assert stage[name].update_count == 1
+
+
+@pytest.mark.parametrize("end", ["compute", "reset"])
+def test_states_that_were_replaced_are_freed(end):
+    """What a metric had before batches were counted is kept no longer than they are; it may be a large matrix."""
+    given = multiclass(3)
+    stage = StageMetrics(given)
+    stage.update(PREDS, TARGET)
+    before = [weakref.ref(value) for metric in given.values() for value in states_of(metric).values()]
+    getattr(stage, end)()
+    assert [ref() for ref in before] == [None] * len(before)
 
 
 def test_without_a_matrix_memory_is_linear_in_the_number_of_classes():

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from torch import tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryF1Score,
+    BinaryRecall,
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
@@ -551,3 +554,21 @@ def test_a_metric_that_refuses_is_the_one_that_is_blamed(handed_out):
     assert stage["acc"].update_count == stage["rec"].update_count == 2
     stage.update_only(["acc", "rec"], labels, labels)
     assert stage["rec"].compute() == 1
+
+
+@pytest.mark.parametrize("handed_out", [False, True], ids=["given", "handed-out"])
+@pytest.mark.parametrize("name", ["acc", "f1"])
+def test_a_setting_that_changes_between_epochs_is_that_of_one_metric(name, handed_out):
+    """Metrics that shared a state do so no longer, and again once the setting is back."""
+    given = {"acc": BinaryAccuracy(), "f1": BinaryF1Score(), "rec": BinaryRecall()}
+    stage = StageMetrics(given)
+    preds, target = tensor([0.3, 0.6, 0.4]), tensor([0, 1, 1])
+    for threshold, groups in ((0.5, 1), (0.2, 2), (0.5, 1)):
+        (stage[name] if handed_out else given[name]).threshold = threshold
+        stage.reset()
+        stage.update(preds, target)
+        assert len(stage._sharing.groups) == len(stage.compute_groups) == groups
+        for key, metric in given.items():
+            plain = type(metric)(threshold if key == name else 0.5)
+            plain.update(preds, target)
+            assert stage.compute()[key] == plain.compute(), key

@@ -511,6 +511,19 @@ def test_no_step_waits_for_a_device(trainer, blind):
     assert bool(found) is not blind
 
 
+def test_logging_a_metric_of_ones_own_looks_at_none_of_ours():
+    """``self.log("mine", metric)`` in a step leaves what was counted where it is, and ours is still refused by name."""
+    module = with_metrics({"acc": accuracy()})
+    with unseen():
+        module.update_metrics(torch.eye(CLASSES), torch.arange(CLASSES), stage="train")
+        for mine in (accuracy(), MeanMetric()):
+            with Operators() as operators:
+                module._metric_recorder.check_user_log("mine", mine, "training_step")
+            assert operators.count == 0
+    with pytest.raises(LoggedMetricError, match="metric 'acc'"):
+        module.log("mine", module.train_metrics["acc"])
+
+
 # What Lightning writes on a module in each step
 
 

@@ -108,9 +108,14 @@ def _thresholded(preds: Tensor, threshold: float, mask: Tensor | None) -> Tensor
         return preds if plain(preds, LABELS) and are_bits(preds) else None
     if are_probabilities(preds):
         return preds.detach() > threshold
-    if not preds.is_contiguous() or (mask is not None and mask.any() and are_probabilities(preds[~mask])):
+    if not preds.is_contiguous():
         return None
-    return preds.detach().sigmoid() > threshold
+    hit = preds.detach().sigmoid() > threshold
+    if mask is not None and mask.any():  # others then take the sigmoid of fewer, rounded by where they stand
+        kept = preds.detach()[~mask]
+        if are_probabilities(kept) or not torch.equal(hit[~mask], kept.sigmoid() > threshold):
+            return None
+    return hit
 
 
 def are_bits(labels: Tensor) -> bool:

@@ -69,7 +69,7 @@ def _reached(thresholds: Tensor) -> Reached | None:
     version = None if thresholds.is_inference() else thresholds._version  # such tensors have none
     known, found = _REACHED.get(thresholds, (None, None))
     if version is None or version != known:
-        values = thresholds.cpu()
+        values = thresholds.detach().cpu().clone()  # not the key itself, which could then never be dropped
         rise = values.dtype in SCORES and len(values) > 0 and bool((values.diff() > 0).all())
         found = Reached(values) if rise and values[0] >= 0 and values[-1] <= 1 else None
         _REACHED[thresholds] = (version, found)
@@ -83,14 +83,14 @@ class Curves(Family):
     whose truth is 1; one bin behind all is for what is ignored.
     """
 
-    def __init__(self, name: str, metric: Any, curves: int) -> None:
+    def __init__(self, name: str, metric: Any, curves: int, each: int = 1) -> None:
         reached = _reached(metric.thresholds)
         assert reached is not None
         self.reached = reached
         self.row = len(metric.thresholds) + 1
         self.curves = curves
         self.ignored: int | None = metric.ignore_index
-        super().__init__([name], bins=2 * curves * self.row + 1)
+        super().__init__([name], 2 * curves * self.row + 1, each)
 
     def added(self, metric: Any, counts: Tensor) -> dict[str, Tensor]:
         below = counts[:-1].view(self.curves, 2, self.row).movedim(2, 0).cumsum(0)
@@ -172,7 +172,7 @@ class Multiclass(Curves):
     """A curve a class against the others. Rows that are ignored are left out first."""
 
     def __init__(self, name: str, metric: Any) -> None:
-        super().__init__(name, metric, metric.num_classes)
+        super().__init__(name, metric, metric.num_classes, each=metric.num_classes)
 
     def binned(self, preds: Tensor, target: Tensor) -> Tensor | None:
         if not self._has_form(preds, target):
@@ -245,8 +245,8 @@ class Reached:
             for cells in (2 * len(thresholds), 16 * len(thresholds)):
                 taken = thresholds.mul(cells).int().long()
                 if (taken.diff() > 0).all():
-                    filled = torch.zeros(cells + 1, dtype=torch.int64).index_fill_(0, taken, 1)
-                    own = torch.full((cells + 1,), torch.inf, dtype=dtype).index_copy_(0, taken, thresholds)
+                    filled = taken.new_zeros(cells + 1).index_fill_(0, taken, 1)
+                    own = thresholds.new_full((cells + 1,), torch.inf).index_copy_(0, taken, thresholds)
                     return cells, (filled.cumsum(0) - filled).to(device), own.to(device)
             return 0, thresholds.to(device), thresholds.to(device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,13 +23,15 @@ class Family(ABC):
 
     Attributes:
         names: Names of the metrics.
-        bins: Number of bins; every element of a batch falls into one, or into several.
+        bins: Number of bins.
+        each: Into how many of them an element of a batch falls.
         batches: Batches counted since ``clear``.
     """
 
-    def __init__(self, names: list[str], bins: int) -> None:
+    def __init__(self, names: list[str], bins: int, each: int = 1) -> None:
         self.names = names
         self.bins = bins
+        self.each = each
         self.batches = 0
         self._counts: Tensor | None = None
 
@@ -67,7 +69,7 @@ class Family(ABC):
 
     def refused(self) -> int:
         """Return how many elements were none that this family counts, since ``clear``; it waits for the device."""
-        return 0 if self._counts is None else int(self._counts[self.bins])
+        return 0 if self._counts is None else int(self._counts[self.bins]) // self.each
 
     def additions(self, metrics: Mapping[str, Metric]) -> dict[str, dict[str, Tensor]]:
         """Return what was counted since ``clear``, as what it adds to each state of each of ``metrics``, by name."""
@@ -106,8 +108,15 @@ def host_sees(tensor: Tensor) -> bool:
 
 
 def plain(tensor: Tensor, dtypes: frozenset[torch.dtype]) -> bool:
-    """Whether a tensor is an ordinary one of one of ``dtypes``."""
-    return type(tensor) is Tensor and tensor.dtype in dtypes and tensor.layout is torch.strided
+    """Whether a tensor is an ordinary one of one of ``dtypes``, of which torch.func, say, keeps no other view."""
+    usual = type(tensor) is Tensor and tensor.dtype in dtypes and tensor.layout is torch.strided
+    return usual and not tensor.is_nested and not _is_transformed(tensor)
+
+
+_is_transformed: Callable[[Tensor], bool] = getattr(
+    getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", lambda _: False
+)
+"""Whether a function of ``torch.func`` wraps a tensor, whose memory cannot be read then (private; torch 2.6, 2.13)."""
 
 
 def holds(dtype: torch.dtype, label: int) -> bool:

@@ -51,7 +51,7 @@ class Multiclass(Family):
     """
 
     def __init__(self, names: list[str], classes: int, ignored: int | None, *, matrix: bool) -> None:
-        super().__init__(names, bins=classes * classes + 1 if matrix else 3 * (classes + 1))
+        super().__init__(names, classes * classes + 1 if matrix else 3 * (classes + 1), each=1 if matrix else 2)
         self.classes = classes
         self.ignored = ignored
         self.ignores_a_class = ignored is not None and 0 <= ignored < classes
@@ -86,7 +86,7 @@ class Multiclass(Family):
         if ignored is not None:
             wrong = wrong & ~ignored
         bins = self._bins(true, predicted, ignored)
-        return bins.masked_fill(wrong if self.matrix else wrong.repeat(2), self.bins)
+        return bins.masked_fill(wrong.repeat(self.each), self.bins)
 
     def _predicted(self, preds: Tensor, target: Tensor) -> Tensor | None:
         """Predicted labels, int64, flat; ``None`` where the form of a batch is none that is counted."""
