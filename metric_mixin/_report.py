@@ -29,7 +29,7 @@ Classes = dict[str, dict[str, float]]
 class ReportValue(NamedTuple):
     """One scalar of a report.
 
-    Args:
+    Attributes:
         metric: Name of the metric, with the keys of a dict below it.
         value: The scalar, in the metric's own unit.
         label: The class, label or output that it belongs to, or ``None``.
