@@ -32,7 +32,7 @@ test: .venv/installed  ## run the tests
 	touch $@
 
 zoo: .venv-newest/installed  ## run every modular metric of torchmetrics, with the packages that they need
-	METRIC_MIXIN_ZOO=all .venv-newest/bin/python -m pytest tests/test_zoo.py tests/test_zoo_ranks.py tests/test_wrappers.py tests/test_detection.py $(ARGS)
+	METRIC_MIXIN_ZOO=all .venv-newest/bin/python -m pytest tests/test_zoo.py tests/test_zoo_ranks.py tests/test_wrappers.py tests/test_detection.py tests/test_examples.py::test_boxes_measures_as_pycocotools_does $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

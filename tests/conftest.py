@@ -1,7 +1,11 @@
 """Every test starts from the same random numbers."""
 
+import os
+
 import pytest
 import torch
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what LightningCLI calls
 
 
 @pytest.fixture(autouse=True)

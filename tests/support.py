@@ -1,9 +1,11 @@
 """Small modules, data and trainers that several tests share."""
 
+import os
 import warnings
 from copy import deepcopy
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -13,10 +15,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from metric_mixin import ManualMetricLoggingModule, MetricMixinWarning
 from metric_mixin.testing import CapturingLogger
+from tests.zoo import absent
 
 CLASSES = 3
 
 FULLY_SHARDS_ON_CPU = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7)
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip a test, with the reason, where packages are absent; never in ``make zoo``, whose environment has them."""
+    missing = absent(packages)
+    in_zoo = os.environ.get("METRIC_MIXIN_ZOO") == "all"
+    return pytest.mark.skipif(bool(missing) and not in_zoo, reason=f"{', '.join(missing)} cannot be imported here")
 
 
 class Lit(ManualMetricLoggingModule):
