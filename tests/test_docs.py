@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import needs
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -13,6 +15,17 @@ def blocks(page, language="python"):
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.S | re.M)
 
 
+def files(page):
+    """The files that a page shows: name and text of each block with a title."""
+    return re.findall(r'^```\w+ title="([\w.]+)"\n(.*?)^```$', page.read_text(), re.S | re.M)
+
+
+def packages(page):
+    """The packages that a page says, in a comment, its code needs beside those of the development environment."""
+    return re.findall(r"[\w-]+", "".join(re.findall(r"^<!-- needs: (.*) -->$", page.read_text(), re.M)))
+
+
+RUNNING = [pytest.param(page, marks=needs(*packages(page))) for page in PAGES if blocks(page)]
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -33,10 +46,14 @@ def test_the_comparison_of_output_can_fail():
 
 
 @pytest.mark.filterwarnings("ignore::metric_mixin.MetricMixinWarning")
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.name)
 def test_code_on_a_page_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch, capsys):
     """The blocks of a page run in one namespace; the output is that of the ``text`` blocks behind them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", ["page"])
+    for name, text in files(page):
+        Path(name).write_text(text)
     namespace = {"__name__": "page"}
     for code in blocks(page):
         exec(compile(code, str(page), "exec"), namespace)
