@@ -321,7 +321,6 @@ LOGGERS = {
 
 
 @pytest.mark.filterwarnings("ignore:Skipping 'metric_logging' parameter")  # Lightning's, of hparams.yaml
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # mlflow, about itself
 @pytest.mark.parametrize("make", LOGGERS.values(), ids=LOGGERS)
 def test_options_among_the_hyperparameters(make, trainer, tmp_path):
     """Each logger takes them, also with omegaconf installed; the checkpoint loads with ``weights_only=True``."""

@@ -52,6 +52,10 @@ def test_code_on_a_page_runs_and_prints_what_stands_below_it(page, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("sys.argv", ["page"])
+    for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     for name, text in files(page):
         Path(name).write_text(text)
     namespace = {"__name__": "page"}
