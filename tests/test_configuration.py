@@ -50,7 +50,7 @@ class Configured(Lit):
     def __init__(
         self,
         metrics: dict[str, Callable[[], Metric]],
-        metric_logging: MetricLogging = MetricLogging(),  # noqa: B008 - it is frozen
+        metric_logging: MetricLogging = MetricLogging(),
         lr: float = 0.1,
     ) -> None:
         super().__init__()
@@ -278,6 +278,19 @@ def test_fit_save_and_load_from_checkpoint(config, tmp_path):
     assert result["val/acc"] == pytest.approx((found == y).double().mean().item())
     for i, label in enumerate(LABELS):
         assert result[f"val/recall/{label}"] == pytest.approx((found[y == i] == i).double().mean().item())
+
+
+def test_the_module_may_be_chosen_in_the_yaml(tmp_path):
+    """With ``subclass_mode_model`` the file names the module too; metrics and options are below its ``init_args``."""
+    model = {"class_path": f"{__name__}.Configured", "init_args": {"metrics": METRICS, "metric_logging": SOME}}
+    path = tmp_path / "chosen.yaml"
+    path.write_text(yaml.safe_dump({"trainer": {"accelerator": "cpu", "logger": False}, "model": model}))
+    words = ["--config", str(path), "--model.init_args.metric_logging.pooled=true"]
+    made = LightningCLI(
+        Lit, args=words, run=False, subclass_mode_model=True, save_config_callback=None, seed_everything_default=0
+    )
+    assert made.model.metric_logging == MetricLogging(**SOME, pooled=True)
+    assert list(made.model.configure_metrics()) == ["acc", "recall"]
 
 
 def _loader(self):

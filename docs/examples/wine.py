@@ -33,7 +33,7 @@ class LitWine(ManualMetricLoggingModule):
     def __init__(
         self,
         metrics: dict[str, Callable[[], Metric]],
-        metric_logging: MetricLogging = MetricLogging(),  # noqa: B008 - it is frozen
+        metric_logging: MetricLogging = MetricLogging(),
         hidden: int = 16,
         lr: float = 1e-2,
     ) -> None:
