@@ -23,7 +23,7 @@ from metric_mixin import ManualMetricLoggingModule, MetricLogging
 class LitDiabetes(ManualMetricLoggingModule):
     """A small net; ``center`` and ``scale`` bring its output to the unit of the target."""
 
-    metric_logging = MetricLogging(prog_bar=("val/mae",), figures=("val/mae",), track_best={"val/mae": "auto"})
+    metric_logging = MetricLogging(prog_bar=("val/mae",), track_best={"val/mae": "auto"})
 
     def __init__(self, center: float, scale: float, hidden: int = 32, lr: float = 3e-3) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def parse_args() -> Namespace:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=60, help="epochs at most")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where log, checkpoint and picture go")
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where log and checkpoint go")
     return parser.parse_args()
 
 

@@ -22,7 +22,9 @@ from metric_mixin import ManualMetricLoggingModule, MetricLogging
 class LitDigits(ManualMetricLoggingModule):
     """A small net, with names for the dataloaders of its validation."""
 
-    metric_logging = MetricLogging(val_loaders=("clean", "noisy"), pooled=True, figures=("val/noisy/confusion",))
+    metric_logging = MetricLogging(
+        val_loaders=("clean", "noisy"), pooled=True, figures=("confusion",), figures_every_n_epochs=10
+    )
 
     def __init__(self, lr: float = 1e-2) -> None:
         super().__init__()
