@@ -41,7 +41,7 @@ test: .venv/installed  ## run the tests
 	touch $@
 
 zoo: .venv-newest/installed  ## run every modular metric of torchmetrics, with the packages that they need
-	METRIC_MIXIN_ZOO=all .venv-newest/bin/python -m pytest tests/test_zoo.py tests/test_zoo_ranks.py tests/test_wrappers.py tests/test_detection.py $(ARGS)
+	METRIC_MIXIN_ZOO=all .venv-newest/bin/python -m pytest tests/test_zoo.py tests/test_zoo_ranks.py tests/test_wrappers.py tests/test_detection.py tests/test_examples.py::test_boxes_measures_as_pycocotools_does tests/test_docs.py::test_code_on_a_page_that_needs_packages $(ARGS)
 
 versions: .venv-lowest/installed .venv-newest/installed  ## run the tests with the lowest versions, then with the newest and the zoo
 	.venv-lowest/bin/python -m pytest $(ARGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class MetricLogging:
     figures: Sequence[str] = ()
     figures_every_n_epochs: int = 1
     track_best: Mapping[str, Literal["max", "min", "auto"]] = field(default_factory=dict)
-    class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    class_names: Sequence[str] | Mapping[str, Sequence[str] | None] | None = None
     val_loaders: Sequence[str] = ()
     test_loaders: Sequence[str] = ()
     pooled: bool = False
@@ -59,7 +59,7 @@ class MetricLogging:
     on_empty: Literal["skip", "nan", "raise"] = "skip"
     on_error: Literal["raise", "warn"] = "raise"
     checkpoint_states: bool = True
-    metric_dtype: torch.dtype = torch.float32  # a name such as "float64" is accepted too
+    metric_dtype: torch.dtype | str = torch.float32  # a name is stored as the dtype
 
     def __post_init__(self) -> None:
         for option, check in _CHECKS.items():
@@ -69,6 +69,20 @@ class MetricLogging:
     def default(cls, option: str) -> Any:
         """The default of ``option``, to tell what the user set from what stood there."""
         return getattr(cls(), option)
+
+
+def _set(self: MetricLogging, name: str, value: Any) -> None:
+    """Refuse to change an option, but let it be set to the value that it has.
+
+    With omegaconf installed, Lightning copies each dataclass among the hyperparameters and sets its fields to what they
+    were, and ends the run where one is frozen: ``save_hparams_to_yaml`` (2.6.6), ``apply_to_collection`` of
+    lightning_utilities (0.15).
+    """
+    if name not in vars(self) or vars(self)[name] != value:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+MetricLogging.__setattr__ = _set  # type: ignore[method-assign,assignment]
 
 
 def options_of(module: Any) -> MetricLogging:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torchmetrics import Metric, MetricCollection
@@ -77,7 +77,8 @@ class Recorder:
             with with_storage():
                 metrics = declare(module.configure_stage_metrics(stage), owner=owner)
                 taken = [m for record in self.stages.values() for _, m in record.metrics.items(copy_state=False)]
-                record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(options.metric_dtype))
+                kept = cast(torch.dtype, options.metric_dtype)  # a name became the dtype when the options were made
+                record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(kept))
             record.to(module.device)
             record.names = _loader_names(options, stage)
             self._describe(module, stage, record)

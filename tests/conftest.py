@@ -1,8 +1,11 @@
-"""Every test starts from the same random numbers, with one thread: small tensors wait for others, not work with them."""
+"""Every test starts from the same random numbers, and has one thread, since small tensors gain nothing from more."""
+
+import os
 
 import pytest
 import torch
 
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what LightningCLI calls
 torch.set_num_threads(1)
 
 

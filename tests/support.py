@@ -1,5 +1,6 @@
 """Small modules, data and trainers that several tests share."""
 
+import os
 import warnings
 from contextlib import contextmanager
 from copy import deepcopy
@@ -16,10 +17,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from metric_mixin import ManualMetricLoggingModule, MetricMixinWarning, _families, _sharing
 from metric_mixin.testing import CapturingLogger
+from tests.zoo import absent
 
 CLASSES = 3
 
 FULLY_SHARDS_ON_CPU = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7)
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip a test, with the reason, where packages are absent; never in ``make zoo``, whose environment has them."""
+    missing = absent(packages)
+    in_zoo = os.environ.get("METRIC_MIXIN_ZOO") == "all"
+    return pytest.mark.skipif(bool(missing) and not in_zoo, reason=f"{', '.join(missing)} cannot be imported here")
 
 
 class Lit(ManualMetricLoggingModule):

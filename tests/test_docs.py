@@ -13,6 +13,7 @@ import pytest
 
 import metric_mixin
 from metric_mixin import MetricLogging, testing
+from tests.support import needs
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -27,6 +28,17 @@ def blocks(page, language="python"):
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.S | re.M)
 
 
+def files(page):
+    """The files that a page shows: name and text of each block with a title."""
+    return re.findall(r'^```\w+ title="([\w.]+)"\n(.*?)^```$', page.read_text(), re.S | re.M)
+
+
+def packages(page):
+    """The packages that a page says, in a comment, its code needs beside those of the development environment."""
+    return re.findall(r"[\w-]+", "".join(re.findall(r"^<!-- needs: (.*) -->$", page.read_text(), re.M)))
+
+
+RUNNING = [page for page in PAGES if blocks(page)]
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -44,17 +56,45 @@ def test_the_comparison_of_output_can_fail():
     assert not any(is_shown(shown, "acc 0.97\n") for shown in ("acc 0.57", "accuracy 0.97", "acc 0.97\nloss 1"))
 
 
-@pytest.mark.filterwarnings("ignore::metric_mixin.MetricMixinWarning")
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=page_id)
-def test_code_on_a_page_runs_and_prints_what_stands_below_it(page, tmp_path, monkeypatch, capsys):
-    """The blocks of a page run in one namespace; the output is that of the ``text`` blocks behind them."""
+@pytest.fixture
+def run_page(tmp_path, monkeypatch, capsys):
+    """Run the blocks of a page in one namespace, and see that they print what stands in its ``text`` blocks."""
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "page"}
-    for code in blocks(page):
-        exec(compile(code, str(page), "exec"), namespace)
-    printed = capsys.readouterr().out
-    for shown in blocks(page, "text"):
-        assert is_shown(shown.strip(), printed), f"shown:\n{shown}\nprinted:\n{printed[-2000:]}"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", ["page"])
+    for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+    def run(page):
+        for name, text in files(page):
+            Path(name).write_text(text)
+        namespace = {"__name__": "page"}
+        for code in blocks(page):
+            exec(compile(code, str(page), "exec"), namespace)
+        printed = capsys.readouterr().out
+        for shown in blocks(page, "text"):
+            assert is_shown(shown.strip(), printed), f"shown:\n{shown}\nprinted:\n{printed[-2000:]}"
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore::metric_mixin.MetricMixinWarning")
+@pytest.mark.parametrize("page", [p for p in RUNNING if not packages(p)], ids=page_id)
+def test_code_on_a_page_runs_and_prints_what_stands_below_it(page, run_page):
+    """The blocks of a page run in one namespace; the output is that of the ``text`` blocks behind them."""
+    run_page(page)
+
+
+@pytest.mark.filterwarnings("ignore::metric_mixin.MetricMixinWarning")
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=needs(*packages(p)), id=page_id(p)) for p in RUNNING if packages(p)],
+)
+def test_code_on_a_page_that_needs_packages(page, run_page):
+    """Likewise, for a page that says which packages it needs; ``make zoo`` has them all."""
+    run_page(page)
 
 
 def text_of(page):

@@ -17,7 +17,6 @@ from tests.support import Replay, pairs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged"),
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # mlflow, about itself
     pytest.mark.filterwarnings("ignore:The font of pictures .* lacks"),  # matplotlib's own font has no Chinese
 ]
 
@@ -127,7 +126,14 @@ class Wandb:
 
 
 def wandb_history(file):
-    """Keys and values in order, of a file in LevelDB's log format (W&B 0.31): 7 bytes, then blocks of 32 KiB."""
+    """Keys and values in order."""
+    for record in wandb_records(file):
+        for item in record.history.item:
+            yield item.nested_key or [item.key], json.loads(item.value_json)
+
+
+def wandb_records(file):
+    """What a file has in order, which is in LevelDB's log format (W&B 0.31): 7 bytes, then blocks of 32 KiB."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     with open(file, "rb") as stream:
@@ -142,8 +148,7 @@ def wandb_history(file):
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
             record, message = Record.FromString(message), b""
-            for item in record.history.item:
-                yield item.nested_key or [item.key], json.loads(item.value_json)
+            yield record
 
 
 class Mlflow:
@@ -310,3 +315,82 @@ def test_keys_found_in_an_epoch_are_checked_before_they_are_logged(make, trainer
     data, _ = batches(2)
     with pytest.raises(KeyCollisionError, match=r"'val/odd/c\+\+' and 'val/odd/c#' as 'val/odd/c'"):
         trainer(logger=make(Mlflow).logger).fit(module, data, data)
+
+
+# The x axis, as the how-to page of that name has it
+
+
+class ByEpoch(Lit):
+    """Lightning takes what is logged as ``step`` for the step of its row."""
+
+    def on_metrics_computed(self, stage, values):
+        if self.trainer.state.fn == "fit":
+            self.log("step", float(self.current_epoch))
+
+
+def test_tensorboard_by_epoch(make, trainer):
+    """U5: the values of an epoch stand over its number, those of a step over the step; a test is as before."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    back_end, module = make(TensorBoard), ByEpoch()
+    fit(trainer, back_end.logger, module=module, epochs=3)
+    data, _ = batches(2)
+    assert "step" not in trainer(logger=back_end.logger).test(module, data, verbose=False)[0]
+    back_end.read()
+    events = EventAccumulator(back_end.logger.log_dir)
+    events.Reload()
+    steps = {key: [event.step for event in events.Scalars(key)] for key in events.Tags()["scalars"]}
+    for key in ("val/loss", "val/each/cat", "train/loss", "train/each/dog"):
+        assert steps[key] == [0, 1, 2]
+    assert steps["train/loss_step"] == [0, 1, 2]  # one batch an epoch
+
+
+def test_mlflow_by_epoch(make, trainer):
+    """U5: likewise, read back from the database; with two batches an epoch, the steps are others."""
+    back_end, module = make(Mlflow), ByEpoch()
+    data = pairs(*[batches(2)[0].dataset[0]] * 2)
+    run = trainer(max_epochs=3, logger=back_end.logger, log_every_n_steps=1)
+    run.fit(module, data, data)
+
+    def steps(key):
+        history = back_end.logger.experiment.get_metric_history(back_end.logger.run_id, key)
+        return [one.step for one in history]
+
+    assert steps("val/each/cat") == steps("train/each/cat") == [0, 1, 2]
+    assert steps("train/loss_step") == [0, 1, 2, 3, 4, 5]
+
+
+def test_csv_by_epoch(make, trainer):
+    """U5: nothing is to be done: each row has its epoch."""
+    back_end = make(Csv)
+    fit(trainer, back_end.logger, epochs=3)
+    back_end.read()
+    with (Path(back_end.logger.log_dir) / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for key in ("val/each/cat", "train/each/cat", "val/loss"):
+        assert [int(row["epoch"]) for row in rows if row[key]] == [0, 1, 2]
+
+
+def test_wandb_by_epoch(make, trainer):
+    """U5: the run says of each key of an epoch that its axis is ``epoch``, of no other, and each row has it."""
+
+    class Drawn(Lit):
+        def on_fit_start(self):
+            for stage in ("train", "val"):
+                for key in self.expected_metric_keys(stage):
+                    self.logger.experiment.define_metric(key, step_metric="epoch")
+
+    back_end = make(Wandb)
+    fit(trainer, back_end.logger, module=Drawn(), epochs=2)
+    back_end.read()
+    (file,) = glob(f"{back_end.folder}/wandb/offline-run-*/*.wandb")
+    records = list(wandb_records(file))
+    axes = {one.metric.name: one.metric.step_metric for one in records if one.metric.step_metric == "epoch"}
+    keys = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "each/cat", "each/dog")}
+    assert set(axes) == keys
+    rows = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in one.history.item}
+        for one in records
+    ]
+    for key in keys:
+        assert [row["epoch"] for row in rows if key in row] == [0, 1]

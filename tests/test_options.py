@@ -138,6 +138,21 @@ def test_options_are_frozen_and_checked_again_when_replaced():
         dataclasses.replace(options, pooled="yes")
 
 
+def test_an_option_may_be_set_to_the_value_that_it_has():
+    """Whoever copies a dataclass field by field, as Lightning does with hyperparameters, changes nothing and may."""
+    options = MetricLogging(class_names=["a"], track_best={"val/acc": "max"}, metric_dtype="float64")
+    before = copy.deepcopy(options)
+    for field in dataclasses.fields(options):
+        setattr(options, field.name, copy.deepcopy(getattr(before, field.name)))
+    assert options == before
+    with pytest.raises(dataclasses.FrozenInstanceError, match="class_names"):
+        options.class_names = ("b",)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="other"):
+        options.other = 1
+    with pytest.raises(dataclasses.FrozenInstanceError, match="pooled"):
+        del options.pooled
+
+
 def test_options_do_not_share_or_keep_the_given_containers():
     """A list or mapping that is changed afterwards does not change the options."""
     bar, best, names = ["a"], {"val/acc": "max"}, {"acc": ["x"]}
