@@ -1,7 +1,15 @@
 """Every test starts from the same random numbers."""
 
+import importlib.metadata
+
 import pytest
 import torch
+
+
+def pytest_report_header() -> str:
+    """Say which versions are tried."""
+    names = ("torch", "torchmetrics", "lightning", "pytorch-lightning", "numpy", "matplotlib")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 @pytest.fixture(autouse=True)
