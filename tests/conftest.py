@@ -2,11 +2,19 @@
 
 import os
 
+import importlib.metadata
+
 import pytest
 import torch
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what LightningCLI calls
 torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    """Say which versions are tried."""
+    names = ("torch", "torchmetrics", "lightning", "pytorch-lightning", "numpy", "matplotlib")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 @pytest.fixture(autouse=True)

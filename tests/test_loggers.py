@@ -1,7 +1,9 @@
 """Pictures and odd names in real back ends, read back from what they wrote."""
 
 import csv
+import gc
 import json
+import warnings
 from glob import glob
 from pathlib import Path
 
@@ -112,6 +114,9 @@ class Wandb:
 
         self.logger.experiment.finish()
         wandb.teardown()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()  # W&B 0.19 leaves the socket to its helper open, which a later test would be told
         (file,) = glob(f"{self.folder}/wandb/offline-run-*/*.wandb")
         root = file.rsplit("/", 1)[0]
         scalars, pictures = {}, {}

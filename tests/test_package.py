@@ -159,3 +159,45 @@ def test_the_command_of_the_bug_template_prints_the_versions():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", command], capture_output=True, text=True, check=True)
     assert f"metric_mixin {metric_mixin.__version__}\n" in done.stdout
     assert re.search(r"^torch \d.*\ntorchmetrics \d.*\nlightning \d", done.stdout, re.M)
+
+
+# Pythons
+
+
+def found(wanted, **environment):
+    """What ``.ci/find-python`` prints, and what it says."""
+    done = subprocess.run(
+        ["sh", str(ROOT / ".ci" / "find-python"), wanted], capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout.strip(), done.stderr
+
+
+def python_of(folder, version, name):
+    """A script that answers as a Python of some version, or, as a shim without one does, with an error."""
+    folder.mkdir(parents=True)
+    script = folder / name
+    script.write_text(f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n")
+    script.chmod(0o755)
+    return script
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script of sh, as make is")
+def test_a_python_is_found_on_the_path_behind_a_shim_that_does_not_run(tmp_path):
+    """The first that runs and has the version is taken; a folder's name may have a space."""
+    python_of(tmp_path / "shims", None, "python9.9")
+    wanted = python_of(tmp_path / "with space", "9.9", "python9.9")
+    path = f"{tmp_path / 'shims'}:{tmp_path / 'with space'}:/usr/bin:/bin"
+    assert found("9.9", PATH=path, HOME=str(tmp_path)) == (str(wanted), f"Python 9.9: {wanted}\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script of sh, as make is")
+def test_a_python_of_pyenv_is_found_and_another_version_is_not(tmp_path):
+    """9.9.1 is a 9.9, and 9.90.1 is none; where there is none the default is taken, and that is said."""
+    versions = tmp_path / ".pyenv" / "versions"
+    python_of(versions / "9.90.1" / "bin", "9.90", "python")
+    default = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHON": sys.executable}
+    python, said = found("9.9", **default)
+    assert python == sys.executable
+    assert said.startswith("There is NO Python 9.9 here; instead of it: ")
+    wanted = python_of(versions / "9.9.1" / "bin", "9.9", "python")
+    assert found("9.9", **default)[0] == str(wanted)
