@@ -278,6 +278,8 @@ OWNERS = {
     "torchmetrics.utilities.plot": lambda: _imported("torchmetrics.utilities.plot"),
     "nn.Module": nn.Module,
     "Tensor": lambda: torch.zeros(1),
+    "torch": lambda: torch,
+    "torch._C": lambda: torch._C,
     "torch.utils": lambda: torch.utils,
     "sys": lambda: sys,
     "abc.ABC": lambda: abc.ABC,
