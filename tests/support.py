@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -150,13 +151,25 @@ def computed(row: Any) -> Any:
 
 
 class Operators(TorchDispatchMode):
-    """Takes note of every operator of torch that waits for a GPU: its result's shape, or a value, goes to the host."""
+    """Takes note of all that waits for a GPU: of operators whose result's shape, or a value, goes to the host.
 
-    WAITING = ("bincount", "nonzero", "item", "_local_scalar_dense", "masked_select", "unique", "equal", "is_nonzero")
+    And of methods that take a tensor there: on the CPU they call no operator.
+    """
+
+    WAITING = ("bincount", "nonzero", "item", "local_scalar_dense", "masked_select", "unique", "equal", "is_nonzero")
 
     def __init__(self):
         super().__init__()
         self.waiting, self.count = [], 0
+        self.methods = _Methods(self.waiting)
+
+    def __enter__(self):
+        self.methods.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.methods.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.removeprefix("aten::")
@@ -164,6 +177,19 @@ class Operators(TorchDispatchMode):
         if by_bools or name.strip("_") in self.WAITING or name.startswith(("unique", "_unique")):
             self.waiting.append(name)
         self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Methods(TorchFunctionMode):
+    """Takes note of methods of a tensor that take it to the host."""
+
+    def __init__(self, waiting):
+        super().__init__()
+        self.waiting = waiting
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (Tensor.tolist, Tensor.cpu, Tensor.numpy):
+            self.waiting.append(func.__name__)
         return func(*args, **(kwargs or {}))
 
 

@@ -697,6 +697,14 @@ def test_waiting_operators_are_seen(family):
     assert operators.waiting
 
 
+@pytest.mark.parametrize("take", ["tolist", "cpu", "numpy", "item", "__bool__"])
+def test_what_takes_a_tensor_to_the_host_is_seen(take):
+    """Control: also the ways that call no operator on the CPU."""
+    with Operators() as operators:
+        getattr(tensor(1), take)()
+    assert operators.waiting
+
+
 @pytest.mark.parametrize("family", every_family())
 def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
     """On a device, a label out of range voids the epoch, names metrics and number, and the next epoch is right."""
