@@ -1,8 +1,7 @@
 """Every test starts from the same random numbers, and has one thread, since small tensors gain nothing from more."""
 
-import os
-
 import importlib.metadata
+import os
 
 import pytest
 import torch

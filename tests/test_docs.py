@@ -6,6 +6,7 @@ And nothing is missing: links and anchors are alive, each page is in the navigat
 import importlib
 import inspect
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def run_page(tmp_path, monkeypatch, capsys):
         for shown in blocks(page, "text"):
             assert is_shown(shown.strip(), printed), f"shown:\n{shown}\nprinted:\n{printed[-2000:]}"
 
-    return run
+    yield run
+    if "wandb" in sys.modules:  # end its helper process
+        sys.modules["wandb"].teardown()
 
 
 @pytest.mark.filterwarnings("ignore::metric_mixin.MetricMixinWarning")
