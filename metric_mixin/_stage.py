@@ -295,10 +295,17 @@ class StageMetrics(NamedCollection):
             return error
         return None
 
-    def taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return those of ``kwargs`` that the ``update`` of one of the metrics names."""
-        names = {key for _, metric in self._pairs() for key in _accepted(metric, kwargs)}
-        return {key: value for key, value in kwargs.items() if key in names}
+    def taken(self, kwargs: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """Return who takes some of ``kwargs``, and those of them that the ``update`` of one of the metrics names.
+
+        Where nobody takes one of them, which may be misspelt, or there is none, all metrics take part, so that who
+        misses it says so.
+        """
+        accepted = {name: _accepted(metric, kwargs) for name, metric in self._pairs()}
+        keys = {key for each in accepted.values() for key in each}
+        all_used = 0 < len(keys) == len(kwargs)
+        names = [name for name, each in accepted.items() if each or not all_used]
+        return names, {key: value for key, value in kwargs.items() if key in keys}
 
     def updated(self, name: str) -> bool:
         """Whether the metric was updated since its last reset, through this collection or by itself."""

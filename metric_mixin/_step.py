@@ -136,7 +136,8 @@ def feed(
     weight = module.batch_weight(target, batch) if known is None else known
     _count_rows(module, part, stage, weight if weighs_rows else None)
     if isinstance(given, dict):
-        part.metrics.update_only(None, **part.metrics.taken(given))
+        names, taken = part.metrics.taken(given)
+        part.metrics.update_only(names, **taken)
     else:
         part.metrics.update_only(None, *given)
     _add_loss(module, log, stage, part, loss, weight)
@@ -281,6 +282,6 @@ def _check_aggregators(aggregators: Mapping[str, str]) -> None:
         raise UpdateError(
             f"Metric {name!r} ({kind}) aggregates given values, but `metric_inputs` returns "
             "positional arguments, of which it would take the target for a weight. Return a dict with its own "
-            "keyword as well, e.g. {'preds': outputs, 'target': target, 'value': ...}, or leave it out of "
-            f"the default step and feed it with `self.update_metrics(value, metrics={name!r})`."
+            "keyword as well, e.g. {'preds': outputs, 'target': target, 'value': ...}, or one without that "
+            f"keyword, which leaves this metric out, and feed it with `self.update_metrics(value, metrics={name!r})`."
         )

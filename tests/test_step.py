@@ -32,7 +32,7 @@ from metric_mixin import (
     UpdateError,
 )
 from metric_mixin._trainer import running_hook
-from tests.support import CLASSES, Lit, Operators, loader, pairs, unseen
+from tests.support import CLASSES, Lit, Operators, data, loader, pairs, unseen
 
 
 def accuracy(**options):
@@ -131,6 +131,42 @@ def test_the_default_training_step_under_manual_optimization(trainer):
 
     with pytest.raises(ManualOptimizationError, match=r"Manual has automatic_optimization=False.*update_metrics"):
         trainer().fit(Manual(), loader(), loader())
+
+
+class FedTwice(Lit):
+    """The accuracy is fed by the default step, the mean by hand beside it."""
+
+    inputs = ("preds", "target")
+
+    def configure_metrics(self):
+        return {"acc": accuracy(average="micro"), "part": MeanMetric()}
+
+    def metric_inputs(self, outputs, target, batch):
+        return dict(zip(self.inputs, (outputs, target), strict=False))
+
+    def loss(self, outputs, target):
+        self.update_metrics(outputs.new_ones(3), metrics="part")
+        return super().loss(outputs, target)
+
+
+def test_a_metric_that_takes_none_of_the_inputs_is_left_out_of_the_default_step(trainer):
+    """It has what it was fed by hand, and nothing else."""
+    module = FedTwice()
+    found = trainer().validate(module, loader(), verbose=False)[0]
+    with torch.no_grad():
+        images, target = data()
+        wanted = (module(images).argmax(1) == target).double().mean().item()
+    assert found["val/part"] == 1.0
+    assert found["val/acc"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("inputs", [("pred", "target"), ("preds", "label"), ("outputs", "labels"), ()], ids=str)
+def test_inputs_that_no_metric_takes_leave_no_metric_out(trainer, inputs):
+    """A misspelt keyword, or none at all, is an error of a metric that misses it, not one metric less."""
+    module = FedTwice()
+    module.inputs = inputs
+    with pytest.raises(UpdateError, match=r"Metric '(acc|part)' .*missing"):
+        trainer().validate(module, loader(), verbose=False)
 
 
 @pytest.mark.parametrize("metric", [MeanMetric(), RunningMean(window=2)], ids=["MeanMetric", "RunningMean"])
