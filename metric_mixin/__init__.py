@@ -5,8 +5,8 @@ The way of the data, a file a step:
 1. ``_declare``: what the factory returned -> metrics by name (``_names``: what a name may be)
 2. ``_step``, ``_inputs``, ``_padding``: a batch -> what metrics and loss take, without rows that a sampler repeats
 3. ``_stage``, ``_loss``: inputs -> states -> values (``_groups``, ``_families``, ``_sharing``: who shares what;
-   ``_labels``, ``_precision``: inputs as they are counted; ``_collection``: under any name; ``_memory``: bytes;
-   ``_insides``: what of torchmetrics must be there)
+   ``_labels``, ``_precision``: inputs as they are counted; ``_members``: one metric; ``_collection``: under any name;
+   ``_memory``: bytes; ``_insides``: what of torchmetrics must be there)
 4. ``_record``, ``_sync``, ``_merge``: one stage over its dataloaders; the states of all ranks, and of all dataloaders,
    as one (``_signature``: what ranks compare; ``_packing``: states as bytes)
 5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left (``_class_names``)

@@ -14,9 +14,10 @@ from metric_mixin._errors import MetricMixinError
 from metric_mixin._keys import Entry
 from metric_mixin._layout import Layout
 from metric_mixin._loss import EpochLoss
+from metric_mixin._members import copied
 from metric_mixin._merge import merge_into
 from metric_mixin._padding import Rows, Shard
-from metric_mixin._stage import StageMetrics, copied
+from metric_mixin._stage import StageMetrics
 from metric_mixin._sync import Unit, compute_alone, computing_anew_alone, several_ranks, synced
 
 Loader = str | int | None

@@ -29,11 +29,12 @@ from metric_mixin._history import History
 from metric_mixin._keys import Entry, check_distinct, expected, flatten
 from metric_mixin._layout import is_aggregator, layout_of
 from metric_mixin._log import check_logger_keys
+from metric_mixin._members import own_metrics
 from metric_mixin._names import RESERVED
 from metric_mixin._options import MetricLogging, options_of
 from metric_mixin._record import Keyed, Loader, Part, StageRecord, with_storage
 from metric_mixin._report import MetricReport
-from metric_mixin._stage import StageMetrics, own_metrics
+from metric_mixin._stage import StageMetrics
 from metric_mixin._trainer import data_ranks, trainer_of
 from metric_mixin._types import STAGES, Stage
 

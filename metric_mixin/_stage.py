@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torchmetrics
-from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection, SumMetric
-from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
+from torch import Tensor
 from torchmetrics.wrappers.abstract import WrapperMetric
 from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._collection import NamedCollection
 from metric_mixin._declare import declare
-from metric_mixin._errors import ComputeError, KeyCollisionError, MetricMixinError, UnknownMetricError, UpdateError
-from metric_mixin._families import READ
+from metric_mixin._errors import ComputeError, KeyCollisionError, MetricMixinError, UpdateError
 from metric_mixin._groups import keeper, safe_groups
 from metric_mixin._inputs import exact_numerics, first_device, has_half, prepared
 from metric_mixin._insides import check_insides
 from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
-from metric_mixin._layout import inner_metric, layout_of
+from metric_mixin._layout import layout_of
+from metric_mixin._members import accepted, begun_update, check_keywords, computed, own_metrics, was_updated
 from metric_mixin._memory import Memory, memory_of
 from metric_mixin._precision import widened
 from metric_mixin._sharing import NOTHING, Counted, Sharing
@@ -166,7 +161,7 @@ class StageMetrics(NamedCollection):
                     metric = self._member(name)
                     try:
                         with widened(metric) if half else nullcontext():
-                            _begun_update(metric)(*args, **_accepted(metric, kwargs))
+                            begun_update(metric)(*args, **accepted(metric, kwargs))
                     except Exception as error:
                         raise self._refused(name, error) from error
         finally:
@@ -182,7 +177,7 @@ class StageMetrics(NamedCollection):
             for name in names:
                 metric = self._member(name)
                 try:
-                    values.append((name, metric(*args, **_accepted(metric, kwargs))))
+                    values.append((name, metric(*args, **accepted(metric, kwargs))))
                 except Exception as error:
                     raise self._refused(name, error) from error
                 self._fed.add(name)
@@ -194,7 +189,7 @@ class StageMetrics(NamedCollection):
         """Check everything that can be checked before a state changes, and return inputs ready to be accumulated."""
         members = [self._member(name) for name in names]
         if kwargs:
-            _check_keywords(names, members, kwargs)
+            check_keywords(names, members, kwargs)
         args, kwargs = prepared(args, self.metric_dtype), prepared(kwargs, self.metric_dtype)
         device = first_device((*args, *kwargs.values()))
         if members and device is not None and not self._fed and members[0].device != device:
@@ -251,7 +246,7 @@ class StageMetrics(NamedCollection):
                 continue
             try:
                 with exact_numerics(self.metric_dtype):
-                    value = _compute(metric)
+                    value = computed(metric)
             except Exception as error:
                 failure = ComputeError(
                     f"Metric {name!r} ({type(metric).__name__}) failed to compute: {type(error).__name__}: "
@@ -301,10 +296,10 @@ class StageMetrics(NamedCollection):
         Where nobody takes one of them, which may be misspelt, or there is none, all metrics take part, so that who
         misses it says so.
         """
-        accepted = {name: _accepted(metric, kwargs) for name, metric in self._pairs()}
-        keys = {key for each in accepted.values() for key in each}
+        each_takes = {name: accepted(metric, kwargs) for name, metric in self._pairs()}
+        keys = {key for each in each_takes.values() for key in each}
         all_used = 0 < len(keys) == len(kwargs)
-        names = [name for name, each in accepted.items() if each or not all_used]
+        names = [name for name, each in each_takes.items() if each or not all_used]
         return names, {key: value for key, value in kwargs.items() if key in keys}
 
     def updated(self, name: str) -> bool:
@@ -312,7 +307,7 @@ class StageMetrics(NamedCollection):
         metric = keeper(self._member(name))
         if self._sharing.handed_out and not isinstance(metric, WrapperMetric):
             return metric.update_called  # its own state, whoever updated or reset it
-        return name in self._fed or _was_updated(metric)
+        return name in self._fed or was_updated(metric)
 
     @contextmanager
     def states_from_outside(self, names: Collection[str]) -> Iterator[None]:
@@ -406,109 +401,3 @@ class StageMetrics(NamedCollection):
         self._compute_groups_create_state_ref()
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return state
-
-
-def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> dict[str, Metric]:
-    """Return ``metrics`` with those that are, or hold, an object that somebody else has replaced by fresh clones.
-
-    One object in two places would count its rows twice. A network that several metrics use, as in a ``FeatureShare``,
-    keeps no rows and stays shared.
-    """
-    ids = {id(member) for metric in taken for member in metric.modules() if isinstance(member, Metric)}
-    own: dict[str, Metric] = {}
-    for name, metric in metrics.items():
-        members = {id(member) for member in metric.modules() if isinstance(member, Metric)}
-        if members & ids:
-            metric = copied(metric)
-            metric.reset()
-        ids |= members
-        own[name] = metric
-        for module in metric.modules():
-            if isinstance(module, MetricCollection):
-                _group_nothing(module)
-    return own
-
-
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def copied(module: _Module) -> _Module:
-    """Return a copy of metrics; a process group, which nobody can copy, stays the same."""
-    groups = (m.process_group for m in module.modules() if isinstance(m, Metric) and m.process_group is not None)
-    return deepcopy(module, {id(group): group for group in groups})
-
-
-def _group_nothing(collection: MetricCollection) -> None:
-    """Let a collection inside of a wrapper update each of its metrics: torchmetrics would group them by values.
-
-    Private names set (torchmetrics 1.7.0 and 1.9.0): ``_enable_compute_groups``, which the argument ``compute_groups``
-    sets, and ``_groups_checked``.
-    """
-    collection._enable_compute_groups = False
-    collection._groups_checked = False
-
-
-def _check_keywords(names: Collection[str], members: Iterable[Metric], kwargs: dict[str, Any]) -> None:
-    taken: set[str] = set()
-    for metric in members:
-        taken |= _accepted(metric, kwargs).keys()
-    if unknown := sorted(kwargs.keys() - taken):
-        raise UnknownMetricError(
-            f"No metric takes the keyword {unknown[0]!r}: expected names that the `update` of one of "
-            f"{', '.join(map(repr, names))} has. Got {', '.join(map(repr, kwargs))}."
-        )
-
-
-def _accepted(metric: Metric, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that the ``update`` of a metric names; of a wrapper that hands all on, its metric's."""
-    if not kwargs:
-        return kwargs
-    inner = inner_metric(metric)
-    return metric._filter_kwargs(**kwargs) if inner is None else _accepted(inner, kwargs)
-
-
-def _begun_update(metric: Metric) -> Callable[..., None]:
-    """Return what is to be called, without gradients, to update a metric: past what torchmetrics puts around it.
-
-    That is an eighth of the time of small metrics. Done here instead: the value computed before is void, and the update
-    counts. Left out: a hint in the error of inputs on another device, of which ours names the metric.
-
-    Private names used (read: ``Metric._wrap_update`` of torchmetrics 1.7.0, 1.8.0 and 1.9.0): ``_computed``,
-    ``_update_count``, ``_enable_grad``. Any other function around the update, and one of another version, is called.
-    """
-    update: Any = metric.update
-    if getattr(update, "__code__", None) is not _around_updates() or metric.compute_on_cpu or metric._enable_grad:
-        return update  # type: ignore[no-any-return]
-    kept = metric.__dict__
-    kept["_computed"] = None
-    kept["_update_count"] += 1
-    return update.__wrapped__  # type: ignore[no-any-return]
-
-
-@cache
-def _around_updates() -> Any:
-    """The code of the function that torchmetrics puts around every update, where it is one that was read."""
-    return SumMetric().update.__code__ if torchmetrics.__version__.startswith(READ) else None
-
-
-def _compute(metric: Any) -> Any:
-    """Compute one metric, past what torchmetrics would lose or rename.
-
-    A ``ClasswiseWrapper`` drops values that have no label; a collection in a ``MultitaskWrapper`` renames a metric's
-    keys where another has the same.
-    """
-    if type(metric) is ClasswiseWrapper:
-        return metric.metric.compute()
-    if type(metric) is MultitaskWrapper:
-        return {task: _compute(member) for task, member in metric.items(flatten=False)}
-    if isinstance(metric, MetricCollection):
-        return {name: _compute(member) for name, member in metric.items(copy_state=False)}
-    return metric.compute()
-
-
-def _was_updated(metric: Metric) -> bool:
-    """Whether a metric, or one that it wraps, was updated since its reset, by whomever."""
-    if isinstance(metric, Running):  # which resets the metric it wraps after each update
-        return metric._num_vals_seen > 0
-    members = (m for m in metric.modules() if isinstance(m, Metric) and not isinstance(m, WrapperMetric))
-    return any(member.update_called for member in members)

@@ -41,6 +41,7 @@ ORDER = [
     "_insides",
     "_loss",
     "_memory",
+    "_members",
     "_stage",
     "_best",
     "_report",

@@ -38,7 +38,7 @@ from metric_mixin import (
     StageMetrics,
     UnknownMetricError,
     UpdateError,
-    _stage,
+    _members,
 )
 from metric_mixin._collection import _name, _store
 from metric_mixin._names import name_fault
@@ -550,20 +550,20 @@ def test_another_version_of_torchmetrics_is_called_the_plain_way(monkeypatch):
 
             return counted
 
-    assert _stage._around_updates() is not None
+    assert _members._around_updates() is not None
     StageMetrics({"x": Wrapped()}).update(tensor(1.0))
     assert whole == [1]
-    monkeypatch.setattr(_stage.torchmetrics, "__version__", "9.0.0")
-    _stage._around_updates.cache_clear()
+    monkeypatch.setattr(_members.torchmetrics, "__version__", "9.0.0")
+    _members._around_updates.cache_clear()
     try:
-        assert _stage._around_updates() is None
+        assert _members._around_updates() is None
         stage = StageMetrics({"x": SumMetric()})
         stage.update(tensor(2.0))
         assert stage.compute() == {"x": tensor(2.0)}
         assert stage["x"].update_count == 1
     finally:
         monkeypatch.undo()
-        _stage._around_updates.cache_clear()
+        _members._around_updates.cache_clear()
 
 
 class Failing(MeanMetric):
