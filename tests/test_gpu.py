@@ -43,6 +43,19 @@ def test_a_family_counts_on_a_gpu_what_it_counts_on_the_cpu(family):
 
 
 @pytest.mark.parametrize("family", every_family())
+def test_metrics_that_move_between_batches_lose_no_row(family):
+    """A batch on the CPU, then one on the GPU, then one on the CPU again: the states of three."""
+    metrics, batch = every_family()[family]
+    here, moving = StageMetrics(every_family()[family][0]), StageMetrics(metrics)
+    for device in ("cpu", "cuda", "cpu"):
+        here.update(*batch)
+        moving.to(device).update(*(value.to(device) for value in batch))
+    for name in here.names():
+        for state, value in states_of(here[name]).items():
+            assert torch.equal(states_of(moving[name])[state].cpu(), value), (name, state)
+
+
+@pytest.mark.parametrize("family", every_family())
 def test_a_wrong_label_on_a_gpu_is_an_error_at_the_epochs_end(family):
     """Nothing fails on the device, and the error comes when values are computed."""
     metrics, (preds, target) = every_family()[family]

@@ -61,6 +61,8 @@ class Family(ABC):
         if self._counts is None:
             with torch.inference_mode(False):  # what is made inside of it could not be changed outside
                 self._counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=binned.device)
+        elif self._counts.device != binned.device:  # moved between two batches
+            self._counts = self._counts.to(binned.device)
         few = self.bins > 4096 and binned.numel() < self.bins  # few of many bins: do not touch them all
         if few or not host_sees(binned):  # where `bincount` waits for the largest bin
             self._counts.scatter_add_(0, binned, torch.ones_like(binned))
