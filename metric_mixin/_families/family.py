@@ -58,16 +58,16 @@ class Family(ABC):
     def count(self, binned: Tensor) -> None:
         """Count what ``binned`` or ``binned_unseen`` returned, a batch."""
         self.batches += 1
-        if self._counts is None:
+        counts = self._counts
+        if counts is None or counts.device != binned.device:  # moved between two batches
             with torch.inference_mode(False):  # what is made inside of it could not be changed outside
-                self._counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=binned.device)
-        elif self._counts.device != binned.device:  # moved between two batches
-            self._counts = self._counts.to(binned.device)
+                new = torch.zeros(self.bins + 1, dtype=torch.int64, device=binned.device)
+                self._counts = counts = new if counts is None else counts.to(binned.device)
         few = self.bins > 4096 and binned.numel() < self.bins  # few of many bins: do not touch them all
         if few or not host_sees(binned):  # where `bincount` waits for the largest bin
-            self._counts.scatter_add_(0, binned, torch.ones_like(binned))
+            counts.scatter_add_(0, binned, torch.ones_like(binned))
         else:
-            self._counts += torch.bincount(binned, minlength=self.bins + 1)
+            counts += torch.bincount(binned, minlength=self.bins + 1)
 
     def refused(self) -> int:
         """Return how many elements were none that this family counts, since ``clear``; it waits for the device."""
