@@ -180,16 +180,21 @@ def history(classes, names, title):
     return draw_history({name: {0: 0.0, 1: i / classes} for i, name in enumerate(names)}, title)
 
 
-@pytest.mark.timeout(400)  # 300 lines and their names take half a minute on an idle machine
-@pytest.mark.parametrize("make", [roc, history])
+TEXTS = {
+    "names": ("val/x", "the rather long name of a class, number {}"),
+    "title": ("val/a/rather/long/key" * 6, "{}"),
+}
+
+
+@pytest.mark.timeout(400)  # 300 lines and their names take half a minute on a busy machine
 @pytest.mark.parametrize(
-    ("title", "name"),
-    [("val/x", "the rather long name of a class, number {}"), ("val/a/rather/long/key" * 6, "{}")],
-    ids=["names", "title"],
+    ("classes", "make", "text"),
+    [(classes, make, text) for classes in (2, 10, 100) for make in (roc, history) for text in TEXTS]
+    + [(300, roc, "names"), (300, history, "title")],
 )
-@pytest.mark.parametrize("classes", [2, 10, 100, 300])
-def test_title_legend_and_lines_leave_each_other_room(classes, name, title, make):
+def test_title_legend_and_lines_leave_each_other_room(classes, make, text):
     """The title is over the axes, the legend beside both and whole, and the axes have most of the picture."""
+    title, name = TEXTS[text]
     figure = make(classes, [name.format(i) for i in range(classes)], title)
     figure.draw_without_rendering()
     (width, height), (axes,), (beside,) = figure.get_size_inches() * figure.dpi, figure.axes, figure.legends
