@@ -705,13 +705,14 @@ def test_what_takes_a_tensor_to_the_host_is_seen(take):
     assert operators.waiting
 
 
+@pytest.mark.parametrize("label", ["next", 7, -7], ids=str)
 @pytest.mark.parametrize("family", every_family())
-def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
+def test_labels_that_are_none_are_an_error_when_values_are_computed(family, label):
     """On a device, a label out of range voids the epoch, names metrics and number, and the next epoch is right."""
     metrics, (preds, target) = every_family()[family]
     stage = StageMetrics(metrics)
     wrong = target.clone()
-    wrong.view(-1)[[1, 3]] = 7
+    wrong.view(-1)[[1, 3]] = (3 if target.max() > 1 else 2) if label == "next" else label  # the first that is none
     with unseen():
         stage.update(preds, wrong)
         with pytest.raises(LabelRangeError, match=r"'\w+.*since the last reset, 2 are neither a class, nor 0 or 1"):
@@ -721,6 +722,33 @@ def test_labels_that_are_none_are_an_error_when_values_are_computed(family):
     plain = MetricCollection(every_family()[family][0], compute_groups=False)
     plain.update(preds, target)
     assert_same_states(stage, members(plain))
+
+
+PREDICTED = {
+    "matrix": (multiclass(3), 3),
+    "counts": (multiclass(3, matrix=False, ignore_index=1), 3),
+    "binary": (binary(), 2),
+    "multilabel": (multilabel(), 2),
+}
+
+
+@pytest.mark.parametrize("off", [0, 4, -10])
+@pytest.mark.parametrize("family", PREDICTED)
+def test_predicted_labels_that_are_none_are_an_error_too(family, off):
+    """The first label that is none, a far one and a negative one as predictions; not where the target is ignored."""
+    metrics, classes = PREDICTED[family]
+    stage = StageMetrics(copy.deepcopy(metrics))
+    target = (PREDS > 1).long() if family == "multilabel" else TARGET % classes
+    preds = target.clone()
+    preds.view(-1)[[0, 2]] = classes + off
+    with unseen():
+        stage.update(preds, target)
+        with pytest.raises(LabelRangeError, match=r"since the last reset, 2 are neither"):
+            stage.compute()
+        if family == "counts":
+            stage.reset()
+            stage.update(preds, target.index_fill(0, tensor([0, 2]), 1))  # which is ignored
+            assert stage.compute()["acc"] == 1.0
 
 
 MOVES = {
