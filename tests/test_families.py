@@ -122,6 +122,19 @@ def multiclass_batches(draw, classes, ignored):
     return preds, target
 
 
+def assert_same_epochs(make, batches, blind, data):
+    """After up to three batches, looked at in between or not, every state and value is that of plain metrics."""
+    stage, plain = StageMetrics(make()), plain_metrics(make)
+    for batch in data.draw(st.lists(batches, min_size=1, max_size=3)):
+        with unseen(blind):
+            stage.update(*batch)
+        plain.update(*prepared(batch))
+        if data.draw(st.booleans()):
+            assert_same_states(stage, members(plain))
+    assert_same_states(stage, members(plain))
+    assert_same_values(stage, members(plain))
+
+
 SEEN = pytest.mark.parametrize("blind", [False, True], ids=["seen", "unseen"])
 
 
@@ -141,15 +154,7 @@ def test_multiclass_states_and_values_are_those_of_torchmetrics(blind, data):
     options = {"ignore_index": ignored, "validate_args": data.draw(st.booleans())}
     matrix = data.draw(st.booleans())
     make = lambda: multiclass(classes, matrix, **options)  # noqa: E731
-    stage, plain = StageMetrics(make()), plain_metrics(make)
-    for batch in data.draw(st.lists(multiclass_batches(classes, ignored), min_size=1, max_size=3)):
-        with unseen(blind):
-            stage.update(*batch)
-        plain.update(*prepared(batch))
-        if data.draw(st.booleans()):
-            assert_same_states(stage, members(plain))
-    assert_same_states(stage, members(plain))
-    assert_same_values(stage, members(plain))
+    assert_same_epochs(make, multiclass_batches(classes, ignored), blind, data)
 
 
 @pytest.mark.parametrize("matrix", [False, True], ids=["counts", "matrix"])
@@ -254,16 +259,8 @@ def test_states_and_values_of_bits_are_those_of_torchmetrics(task, blind, data):
     options = {"threshold": threshold, "ignore_index": ignored, "validate_args": data.draw(st.booleans())}
     matrix = data.draw(st.booleans())
     make = lambda: make_task(matrix, **options)  # noqa: E731
-    stage, plain = StageMetrics(make()), plain_metrics(make)
-    kinds = KINDS if not blind else [kind for kind in KINDS if kind != "odd"]  # see the next test but one for NaN
-    for batch in data.draw(st.lists(batches_of_bits(shapes, ignored, threshold, kinds), min_size=1, max_size=3)):
-        with unseen(blind):
-            stage.update(*batch)
-        plain.update(*prepared(batch))
-        if data.draw(st.booleans()):
-            assert_same_states(stage, members(plain))
-    assert_same_states(stage, members(plain))
-    assert_same_values(stage, members(plain))
+    kinds = KINDS if not blind else [kind for kind in KINDS if kind != "odd"]  # NaN has a test of its own
+    assert_same_epochs(make, batches_of_bits(shapes, ignored, threshold, kinds), blind, data)
 
 
 def test_a_sigmoid_that_rounds_by_where_a_score_stands():
@@ -373,14 +370,8 @@ def test_states_and_values_of_curves_are_those_of_torchmetrics(task, blind, data
     thresholds = THRESHOLDS[data.draw(st.sampled_from(sorted(THRESHOLDS)))]
     options = {"ignore_index": ignored, "validate_args": data.draw(st.booleans())}
     make = lambda: curves(task, LABELS, thresholds, **options)  # noqa: E731
-    stage, plain = StageMetrics(make()), plain_metrics(make)
     kinds = SCALED if blind else [*SCALED, "odd"]
-    for batch in data.draw(st.lists(CURVES[task](ignored, kinds), min_size=1, max_size=3)):
-        with unseen(blind):
-            stage.update(*batch)
-        plain.update(*prepared(batch))
-    assert_same_states(stage, members(plain))
-    assert_same_values(stage, members(plain))
+    assert_same_epochs(make, CURVES[task](ignored, kinds), blind, data)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
