@@ -26,6 +26,7 @@ from metric_mixin._trainer import (
     is_fitting,
     loader_count,
     logged_step,
+    passed_over,
     running_hook,
     trainer_of,
 )
@@ -46,7 +47,7 @@ def begin(module: Any, stage: Stage) -> None:
     recorder = module._metric_recorder
     recorder.hook_calls[_START_HOOKS[stage]] += 1
     record = recorder.stage(module, stage)
-    record.logged_early = False
+    record.logged_early, record.early = False, {}
     record.reset()
     record.shards = record.batch_rows = None
     trainer = trainer_of(module)
@@ -155,6 +156,20 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
             record.shards = record.batch_rows = None
         record.logged_early = early
         recorder.last_batch = recorder.ending = None
+
+
+def take_part(module: Any, log: Log, stage: Stage) -> None:
+    """End an epoch that Lightning passed over on this process, whose dataloaders have no batch, with the others.
+
+    Each process then has the values of all rows. Where none has a batch, nothing comes of it.
+    """
+    trainer = trainer_of(module)
+    if trainer is None or data_ranks(trainer)[0] == 1 or not passed_over(trainer):
+        return
+    begin(module, stage)
+    module._metric_recorder.stages[stage].logged_early = True  # so that it may be empty
+    with finishing(module, log, stage):
+        pass
 
 
 def _about(trainer: Any | None, sanity: bool, early: bool) -> dict[str, str]:

@@ -98,7 +98,8 @@ def log_epoch(
     if trainer.barebones or not scalars:
         return
     hook = running_hook(module)
-    if hook is None or running_results(trainer) is None:
+    if hook in (None, "teardown") or running_results(trainer) is None:
+        _seen_by_callbacks(trainer, scalars, ())
         _write_row(trainer, stage, scalars)
         return
     at_epoch = not hook.endswith("_step") and not any(part in hook for part in _IN_A_STEP)

@@ -263,6 +263,12 @@ class ManualMetricLoggingMixin(_Base):
             self._metric_recorder.stage(self, name)
         check_patterns(self)
 
+    def teardown(self, stage: str) -> None:
+        """Take part in an evaluation that Lightning passed over on this process alone, for want of a batch."""
+        super().teardown(stage)
+        if (fn := getattr(stage, "value", stage)) in ("validate", "test"):
+            _epoch.take_part(self, super().log, *_STAGES_OF_FN[fn])
+
     def on_train_epoch_start(self) -> None:
         """Forget rows that an interrupted epoch left."""
         super().on_train_epoch_start()

@@ -79,6 +79,12 @@ def eval_loaders(trainer: Any) -> tuple[list[Any], bool]:
     return loaders, in_turn and not by_itself
 
 
+def passed_over(trainer: Any) -> bool:
+    """Whether Lightning runs no hook of this evaluation on this process, since its dataloaders have no batch."""
+    batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+    return bool(batches) and not any(batches)
+
+
 def running_results(trainer: Any) -> dict[str, Any] | None:
     """Return what the running loop keeps of what was logged, or ``None`` where no loop runs.
 

@@ -13,9 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -39,8 +40,10 @@ def run_ranks(fn: Callable[..., _T], *args: Any, world_size: int = 2, timeout: f
     the loopback interface, by a file in a temporary folder: no port is taken). ``RANK``, ``LOCAL_RANK``,
     ``WORLD_SIZE`` and ``MASTER_ADDR`` are set, so that in ``fn`` a Lightning Trainer joins the same group:
     ``Trainer(accelerator="cpu", devices=world_size, strategy="ddp", plugins=LightningEnvironment())``. The filters of
-    warnings that hold here hold there. When it returns or raises, no process and no file is left. A script that calls
-    it does so below ``if __name__ == "__main__":``, since each process imports the script.
+    warnings that hold here hold there. When it returns or raises, no file is left and no process, those that a rank
+    has started included; where the caller is killed, no process. (On Windows only the ranks end, and only when it
+    returns or raises.) A script that calls it does so below ``if __name__ == "__main__":``, since each process imports
+    the script.
 
     Args:
         fn: Called as ``fn(rank, *args)``. Picklable, as a function of a module is; so are ``args`` and what it returns.
@@ -110,9 +113,33 @@ def _started(call: bytes, world_size: int, timeout: float) -> Iterator[list[tupl
             for _, pipe in ranks:
                 pipe.close()  # a rank that has returned waits for it
             for process, _ in ranks:
-                process.join(_GRACE)
-                process.kill()
-                process.join()
+                with suppress(ValueError):  # closed: its death was told
+                    _ended(process)
+
+
+def _ended(process: Any) -> int:
+    """Let a process end, or end it, with all that it started; return its exit code.
+
+    Until its exit code is read nobody else can have its number, by which those that it started are found.
+    """
+    wait([process.sentinel], _GRACE)
+    with suppress(AttributeError, OSError):  # Windows has no groups; or it ended before it made its own
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+    return int(process.exitcode)
+
+
+def _end_with_the_caller() -> None:
+    """Begin a group of processes, this one and all that it starts; it ends at the latest when the caller does."""
+    with suppress(AttributeError):  # Windows has no groups
+        os.setpgid(0, 0)
+        Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
+
+
+def _end_after(caller: Any) -> None:
+    caller.join()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _answers(ranks: list[tuple[Any, Any]], timeout: float) -> tuple[dict[int, Any], dict[int, str], list[int], str]:
@@ -147,6 +174,7 @@ def _answers(ranks: list[tuple[Any, Any]], timeout: float) -> tuple[dict[int, An
 
 def _run(pipe: Any, rank: int, world_size: int, timeout: float, meeting: str, call: bytes) -> None:
     """What each process does: say that it is ready, join the group, call, answer, and wait for the others."""
+    _end_with_the_caller()
     try:
         fn, args, warnings.filters = pickle.loads(call)
         pipe.send_bytes(_READY)
@@ -181,9 +209,9 @@ def _received(pipe: Any) -> bytes | None:
 
 
 def _death(process: Any) -> str:
-    process.join(_GRACE)
-    code = process.exitcode
-    by = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
+    code = _ended(process)
+    process.close()
+    by = f" ({signal.Signals(-code).name})" if code < 0 else ""
     return f"died with exit code {code}{by}."
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,37 @@ def test_ranks_that_differ_end_with_the_same_error(tmp_path):
         values, said = rank["stream"]
         assert values["val/acc"].item() == pytest.approx(accuracy_score(data(7)[1], data(7)[0].argmax(1)))
         assert values["val/own"] == data(7)[1].sum()
+
+
+def absent(rank: int, folder: str) -> list[Any]:
+    """Evaluations in which rank 0, rank 1 and both have a dataloader of length zero, whose loop Lightning skips."""
+    found = []
+    for method, without in (("validate", [0]), ("test", [1]), ("validate", [0, 1])):
+        module = Many()
+        module.metric_logging = MetricLogging(on_empty="raise")
+        module.allow_zero_length_dataloader_with_multiple_devices = True
+        trainer = ranks_trainer(folder, 2, use_distributed_sampler=False)
+        loader = DataLoader(TensorDataset(*data(0 if rank in without else 7)), batch_size=2)
+        evaluate = partial(getattr(trainer, method), module, loader, verbose=False)
+        caught_while(evaluate)
+        found.append((module.epochs, dict(trainer.callback_metrics), trainer.logger.metrics))
+    return found
+
+
+def test_a_rank_without_a_batch_takes_part_in_an_evaluation_that_lightning_skips_there(tmp_path):
+    """Rank 0 logs the values although it had no row; where nobody has one, nothing is computed and nothing raised."""
+    ranks = run_ranks(absent, str(tmp_path), timeout=60)
+    for validated, tested, nobody in ranks:
+        for stage, (epochs, callback, _) in (("val", validated), ("test", tested)):
+            ((of, values),) = epochs
+            assert of == stage
+            check(values, f"{stage}/", *data(7))
+            assert callback[f"{stage}/acc"] == values[f"{stage}/acc"]
+        assert nobody == ([], {}, [])
+    for row, stage in zip(ranks[0][:2], ("val", "test"), strict=True):
+        (logged,) = row[2]
+        assert logged[f"{stage}/loss"] == pytest.approx(expected(*data(7))["loss"])
+        assert (logged["epoch"], logged["step"]) == (0, 0)
 
 
 def dying(rank: int, folder: str) -> None:

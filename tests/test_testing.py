@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -128,6 +130,61 @@ def test_the_filters_of_warnings_and_what_cannot_be_sent_back():
         run_ranks(fail_in, {0: "warn", 1: "lambda"})
     assert "ranks 0, 1 of 2 failed" in str(caught.value)
     assert "lambda" in str(caught.value)
+
+
+def start_another(rank, kinds, folder):
+    """Start a process that would run on for ten minutes, write both numbers down, and end in the way of ``kinds``."""
+    another = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert runs(os.getpid())
+    assert runs(another.pid)
+    (Path(folder) / f"{rank}").write_text(f"{os.getpid()} {another.pid}")
+    fail_in(rank, kinds)
+
+
+def runs(process):
+    """Whether a process runs, or only waits for somebody to take its exit code."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+def started(folder, ranks):
+    """Numbers of the processes that the ranks wrote down, once all have."""
+    files = [folder / f"{rank}" for rank in range(ranks)]
+    while not all(one.exists() and one.read_text() for one in files):
+        time.sleep(0.1)
+    return [int(number) for one in files for number in one.read_text().split()]
+
+
+def all_end(processes):
+    """Whether all end within some seconds: a signal takes a moment to do its work."""
+    until = time.monotonic() + 20
+    while any(map(runs, processes)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not any(map(runs, processes))
+
+
+has_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="what runs is read from /proc")
+
+
+@has_proc
+def test_what_a_rank_has_started_ends_with_it(tmp_path):
+    """Whether the rank returns, dies or is ended."""
+    with pytest.raises(RankError, match=r"Rank 1 died with exit code 7\.\nStill running 3 s later.*: rank 2\."):
+        run_ranks(start_another, {1: "exit", 2: "hang"}, str(tmp_path), world_size=3)
+    assert all_end(started(tmp_path, 3))
+
+
+@has_proc
+def test_where_the_caller_is_killed_no_rank_runs_on(tmp_path):
+    """Nor what it has started."""
+    code = f"from tests.test_testing import *; run_ranks(start_another, {{0: 'hang'}}, {str(tmp_path)!r}, world_size=1)"
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    processes = started(tmp_path, 1)
+    caller.kill()
+    caller.wait()
+    assert all_end(processes)
 
 
 def test_what_cannot_be_sent_is_an_error_at_once():
