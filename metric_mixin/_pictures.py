@@ -19,7 +19,7 @@ from torchmetrics.classification import BinaryConfusionMatrix
 from torchmetrics.wrappers import MultitaskWrapper, Running
 from torchmetrics.wrappers.transformations import MetricInputTransformer
 
-from metric_mixin._errors import MissingDependencyError
+from metric_mixin._errors import MissingDependencyError, listed
 from metric_mixin._figures import draw, draw_history
 from metric_mixin._fit import fonts, lacking
 from metric_mixin._keys import Entry
@@ -130,13 +130,21 @@ def _computed_by(metric: Any, path: str, wanted: str) -> Metric | None:
 def _axis_names(module: Any, stage: Stage, entry: Entry, metric: Metric | None) -> Sequence[str] | None:
     """Names of the classes for the axes, where there are as many as the metric has; of a part as in its keys."""
     recorder = module._metric_recorder
-    binary = 2 if isinstance(metric, BinaryConfusionMatrix) else None
-    count = getattr(metric, "num_classes", getattr(metric, "num_labels", binary))
+    names: Sequence[str] | None
+    count = getattr(metric, "num_classes", getattr(metric, "num_labels", None))
     if entry.path == entry.metric:
         names = recorder.class_names.for_metric(module, stage, entry.metric)
     else:
         names = recorder.class_names.of(module, stage, entry.metric, recorder.stages[stage].layouts[entry.metric])
-    return names if names is not None and len(names) == count else None
+    if names is None or len(names) == (2 if isinstance(metric, BinaryConfusionMatrix) else count):
+        return names
+    if count is not None:
+        recorder.say(
+            f"names {entry.path}",
+            f"Metric {entry.path!r} has {count} classes, but `class_names` gives it {len(names)}: {listed(names)}. Its "
+            "pictures have none; `MetricLogging(class_names={pattern: names})` gives each metric its own.",
+        )
+    return None
 
 
 def _logged(recorder: Any, keyed: Keyed) -> set[str]:

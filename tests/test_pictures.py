@@ -14,7 +14,12 @@ from lightning.pytorch.loggers import CSVLogger
 from matplotlib import pyplot
 from torch import tensor
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassROC
+from torchmetrics.classification import (
+    BinaryConfusionMatrix,
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassROC,
+)
 from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, LambdaInputTransformer, MultitaskWrapper, Running
 
 from metric_mixin import MetricLogging, MetricMixinWarning
@@ -289,6 +294,39 @@ def test_class_names_are_on_the_axes(trainer):
     (axes,) = run.logger.figures[0]["figure"].axes
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [label.get_text() for label in labels] == list("abcd")
+
+
+def ticks(run, key):
+    """Names on the axes of the last picture of a key."""
+    figure = [f["figure"] for f in run.logger.figures if f["key"] == key][-1]
+    return [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+
+def test_names_of_another_number_are_on_no_axes_and_that_is_said(trainer):
+    """Once for each metric, with both numbers; a binary matrix has two names, and of another number none, by itself."""
+
+    class Several(Drawn):
+        def configure_metrics(self):
+            return {"four": MulticlassConfusionMatrix(4), "two": BinaryConfusionMatrix()}
+
+        def configure_stage_metrics(self, stage):
+            return self.configure_metrics() if stage == "val" else {}
+
+        def validation_step(self, batch, batch_idx):
+            self.update_metrics(*batch, metrics="four")
+            self.update_metrics(batch[1] % 2, batch[1] % 2, metrics="two")
+
+    for names, four, two, count in (
+        (list("abcd"), list("abcd"), ["0", "1"], 0),
+        (list("ab"), list("0123"), ["a", "b"], 1),
+        ({"four": list("abcd"), "two": list("ny")}, list("abcd"), ["n", "y"], 0),
+    ):
+        run = trainer(max_epochs=2)
+        said = warned(run, Several(figures=("val/four", "val/two"), class_names=names), loader(), loader())
+        assert (ticks(run, "val/four"), ticks(run, "val/two")) == (four, two)
+        messages = [m for m in said if "class_names" in m]
+        assert len(messages) == count
+        assert all("'four' has 4 classes, but `class_names` gives it 2: 'a', 'b'" in m for m in messages)
 
 
 def test_other_ranks_do_not_even_draw(trainer, monkeypatch):
