@@ -253,8 +253,7 @@ def _bars(values: Sequence[float], names: Sequence[str]) -> tuple[Figure, Any]:
         axes.barh(range(len(values)), values)
     step = every(len(values), figure.get_figheight() - 1.5)
     axes.set_yticks(range(0, len(values), step), labels=names[::step])
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
+    axes.set_ylim(len(values) - 0.5, -0.5)  # from above, those without a bar as well
     axes.grid(alpha=0.4)
     return figure, axes
 

@@ -420,6 +420,7 @@ def test_what_is_not_finite_has_no_bar_and_is_told_from_zero(bars, tmp_path):
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["0", "1: nan", "2: inf", "3: -inf"]
     np.testing.assert_array_equal([bar.get_width() for bar in axes.patches], [0.5, *[float("nan")] * 3])
+    assert axes.get_ylim() == (3.5, -0.5)  # where each has its place
 
 
 def test_cells_that_are_not_finite_can_be_read():
