@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import ceil
+from math import ceil, isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -47,8 +47,11 @@ def draw(metric: Metric | None, value: Any, title: str, labels: Sequence[str] | 
     Raises:
         MissingDependencyError: matplotlib is not installed.
         NotImplementedError: The metric has no ``plot`` and the value is neither a matrix nor a row of numbers.
+        ValueError: The value is empty, or ``plot`` drew nothing.
     """
     _see_that_matplotlib_is_installed()
+    if isinstance(value, Tensor) and not value.numel():
+        raise ValueError(f"the value is empty, its shape is {tuple(value.shape)}")
     labels = None if labels is None else [short(label) for label in labels]
     shape = value.shape if isinstance(value, Tensor) else ()
     figure = _figure(*_size(metric, shape, labels))
@@ -96,8 +99,8 @@ def draw_history(values: Mapping[str | None, Mapping[int, float]], title: str) -
             name = None if label is None else short(label)
             axes.plot(list(line), list(line.values()), marker="o" if len(line) < 30 else None, markersize=4, label=name)
         axes.locator_params("x", integer=True, min_n_ticks=1)
-        if len(epochs) == 1:
-            axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        margin = 0.05 * (max(epochs) - min(epochs)) or 0.5
+        axes.set_xlim(min(epochs) - margin, max(epochs) + margin)  # those of NaN as well
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.4)
     fit(figure, title, [axes])
@@ -145,12 +148,13 @@ def _plot(
     any_name = any(one.kind is one.VAR_KEYWORD for one in taken.values())
     axes = _axes(figure, metric, value)
     given = list(figure.axes)
+    empty = _contents(figure)
     options: dict[str, Any] = {"ax": axes} if "ax" in taken or any_name else {}
     if labels is not None and "labels" in taken:
         options["labels"] = labels
     if "add_text" in taken and value.shape[-1] > _MOST_WITH_TEXT:
         options["add_text"] = False
-    with _pyplot_as_it_was() as opened:
+    with _pyplot_as_it_was(metric.plot) as opened:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy")  # torch's own
@@ -161,15 +165,30 @@ def _plot(
             own = _own_figure([returned[0] if isinstance(returned, tuple) and returned else returned, *opened()])
             if own is not None:
                 return [], own
+    if _contents(figure) == empty:
+        raise ValueError(
+            f"`plot` of {type(metric).__name__} drew nothing, neither on the `ax` that it may take nor on a "
+            "figure that it returned or opened"
+        )
     if options.get("add_text") is False and given[0].images:
         _colour_bar(figure, given[0].images[0], given[0])
     return given, None
 
 
+def _contents(figure: Figure) -> int:
+    """How much there is in a figure."""
+    return len(figure.get_children()) + sum(len(axes.get_children()) for axes in figure.axes)
+
+
 @contextmanager
-def _pyplot_as_it_was() -> Iterator[Callable[[], list[Any]]]:
-    """Give what lists the figures of pyplot that are opened inside; close them in the end."""
+def _pyplot_as_it_was(plot: Callable[..., Any]) -> Iterator[Callable[[], list[Any]]]:
+    """Give what lists the figures of pyplot that are opened inside; close them in the end.
+
+    A ``plot`` that draws on pyplot's current figure gets a new one, as where none is open, and not the user's.
+    """
     before = sys.modules["matplotlib.pyplot"].get_fignums() if "matplotlib.pyplot" in sys.modules else []
+    if before and not str(getattr(plot, "__module__", "")).startswith("torchmetrics."):
+        sys.modules["matplotlib.pyplot"].figure()
 
     def numbers() -> list[int]:
         pyplot = sys.modules.get("matplotlib.pyplot")
@@ -219,7 +238,12 @@ def _image(figure: Figure, value: Tensor, labels: Sequence[str] | None) -> Any:
 
 
 def _bars(values: Sequence[float], names: Sequence[str]) -> tuple[Figure, Any]:
-    """A bar for each value, from above, and its name beside it; of very many their outline."""
+    """A bar for each value, from above, and its name beside it; of very many their outline.
+
+    What is not finite has no bar, and is said beside its name.
+    """
+    names = [name if isfinite(value) else f"{name}: {value}" for name, value in zip(names, values, strict=True)]
+    values = [value if isfinite(value) else nan for value in values]
     figure = _figure(7.0, min(1.5 + 0.22 * len(values), LARGEST))
     axes = figure.subplots()
     if len(values) > _MOST_BARS:
@@ -229,8 +253,7 @@ def _bars(values: Sequence[float], names: Sequence[str]) -> tuple[Figure, Any]:
         axes.barh(range(len(values)), values)
     step = every(len(values), figure.get_figheight() - 1.5)
     axes.set_yticks(range(0, len(values), step), labels=names[::step])
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
+    axes.set_ylim(len(values) - 0.5, -0.5)  # from above, those without a bar as well
     axes.grid(alpha=0.4)
     return figure, axes
 

@@ -19,6 +19,8 @@ LARGEST = 18.0
 
 _LONGEST_NAME = 32
 
+_LONGEST_TITLE = 120
+
 _MOST_NAMES = 200
 """Names in a legend; of more lines it has every second, third ..., whose colours still tell where a line belongs."""
 
@@ -65,10 +67,10 @@ def plain(text: str) -> str:
     return text.translate(codes).replace("$", r"\$")
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = _LONGEST_NAME) -> str:
     """A name that is not too long; names often differ at their ends, which both stay."""
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME // 2]}…{name[1 - _LONGEST_NAME // 2 :]}"
+    if len(name) > longest:
+        name = f"{name[: longest // 2]}…{name[1 - longest // 2 :]}"
     return plain(f" {name}" if name.startswith("_") else name)  # which matplotlib would leave out of a legend
 
 
@@ -82,7 +84,7 @@ def fit(figure: Figure, title: str, given: Sequence[Any], labels: Sequence[str] 
     for axes in given:
         _name_lines(axes, labels)
     legend = _legend_beside(figure, given)
-    heading = figure.suptitle(plain(title))
+    heading = figure.suptitle(short(title, _LONGEST_TITLE))
     figure.draw_without_rendering()  # lays it out, so that the size of the axes is known
     for axes in given:
         _fit_matrix(axes)
@@ -149,5 +151,8 @@ def _fit_matrix(axes: Any) -> None:
     most = max((len(text.get_text()) for text in axes.texts), default=1)
     for text in axes.texts:
         text.set_fontsize(min(15.0, 72 * 0.9 * height / rows / (0.65 * most)))
+        if text.get_text() in ("nan", "inf", "-inf"):  # whose cell has no colour
+            text.set_color("black")
     if grid.ncols > 1:
-        axes.title.set_fontsize(10 if len(axes.get_title()) < 24 else 7)
+        room = 72 * figure.get_figwidth() / grid.ncols
+        axes.title.set_fontsize(min(10.0, room / (0.65 * max(1, len(axes.get_title())))))

@@ -6,13 +6,16 @@ several dataloaders; ``trainer._results``, of which ``_results`` says more. With
 each key, are called directly; ``docs/private-api.md`` lists them.
 
 What MLflow makes of a key is read from Lightning's ``MLFlowLogger.log_metrics`` (2.6.6), which removes signs, and
-mlflow's ``utils/validation.py`` (3.17), which refuses what is no plain path. TensorBoard, W&B and CSV files take any.
+mlflow's ``utils/validation.py`` (3.17), which refuses what is no plain path. TensorBoard, W&B and CSV files take any;
+but where tensorboard is not installed, Lightning writes by tensorboardX, whose ``summary._clean_tag`` (2.6.5) rewrites
+signs.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
@@ -30,8 +33,15 @@ _IN_A_STEP = ("_batch_", "backward", "zero_grad", "optimizer")
 
 _STEP_HOOKS = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad")
 
+_NOT_FOR_TENSORBOARDX = re.compile(r"[^-/\w.]")
+
 _NOT_FOR_MLFLOW = re.compile(r"[^a-zA-Z0-9_/. -]+")
 _LONGEST_FOR_MLFLOW = 250
+
+_ADVICE = (
+    "Give the metric, or its class (`MetricLogging(class_names=...)`), another name, or the key another form in "
+    "`metric_key`."
+)
 
 Log = Callable[..., None]
 
@@ -44,24 +54,36 @@ def check_logger_keys(trainer: Any, keys: Iterable[str]) -> None:
         DeclarationError: A logger refuses a key.
     """
     for logger in () if trainer is None else trainer.loggers:
-        if any(cls.__name__ == "MLFlowLogger" for cls in type(logger).__mro__):
+        classes = {cls.__name__ for cls in type(logger).__mro__}
+        if "MLFlowLogger" in classes:
             _check_mlflow_keys(keys, in_files=logger.save_dir is not None)
+        elif "TensorBoardLogger" in classes and find_spec("tensorboard") is None:
+            advice = f"tensorboardX does, which Lightning takes where tensorboard is not installed. {_ADVICE}"
+            _check_written(keys, "TensorBoardLogger", lambda key: _NOT_FOR_TENSORBOARDX.sub("_", key), advice)
+
+
+def _check_written(keys: Iterable[str], logger: str, rewritten: Callable[[str], str], advice: str) -> dict[str, str]:
+    """See that no two keys are written under one name; return the key of each name."""
+    sources: dict[str, str] = {}
+    for key in keys:
+        name = rewritten(key)
+        if name in sources:
+            raise KeyCollisionError(f"{logger} writes the keys {sources[name]!r} and {key!r} as {name!r}. {advice}")
+        sources[name] = key
+    return sources
 
 
 def _check_mlflow_keys(keys: Iterable[str], *, in_files: bool) -> None:
-    advice = (
-        "MLflow takes the letters a to z, digits and '_', '/', '.', ' ', '-'. Give the metric, or its class "
-        "(`MetricLogging(class_names=...)`), another name, or the key another form in `metric_key`."
-    )
-    sources: dict[str, str] = {}
-    for key in keys:
+    advice = f"MLflow takes the letters a to z, digits and '_', '/', '.', ' ', '-'. {_ADVICE}"
+
+    def rewritten(key: str) -> str:
         name = _NOT_FOR_MLFLOW.sub("", key)
         plain = normpath(name) == name != "." and not name.startswith(("..", "/"))
         if not plain or len(name) > _LONGEST_FOR_MLFLOW:
             raise DeclarationError(f"MLFlowLogger writes the key {key!r} as {name!r}, which MLflow refuses. {advice}")
-        if name in sources:
-            raise KeyCollisionError(f"MLFlowLogger writes the keys {sources[name]!r} and {key!r} as {name!r}. {advice}")
-        sources[name] = key
+        return name
+
+    sources = _check_written(keys, "MLFlowLogger", rewritten, advice)
     for name, key in sources.items() if in_files else ():
         for parent in map(str, PurePosixPath(name).parents):
             if parent in sources:

@@ -6,17 +6,20 @@ ends nothing. Nothing here needs another process than the first, which alone dra
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from io import BytesIO
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # torch and Lightning both need fsspec
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryConfusionMatrix
 from torchmetrics.wrappers import MultitaskWrapper, Running
 from torchmetrics.wrappers.transformations import MetricInputTransformer
 
-from metric_mixin._errors import MissingDependencyError
+from metric_mixin._errors import MissingDependencyError, listed
 from metric_mixin._figures import draw, draw_history
 from metric_mixin._fit import fonts, lacking
 from metric_mixin._keys import Entry
@@ -37,14 +40,12 @@ class _Picture(NamedTuple):
 
     Attributes:
         key: Its key.
-        names: The names in it.
-        draw: What draws it.
+        draw: What draws it, and returns the names in it as well.
         whole: Where the value is kept whole, if it is an array.
     """
 
     key: str
-    names: Sequence[str]
-    draw: Callable[[], Figure]
+    draw: Callable[[], tuple[Figure, Sequence[str]]]
     whole: str = ""
 
 
@@ -64,13 +65,13 @@ def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str
     for picture in pictures:
         key = picture.key
         try:
-            figure = picture.draw()
-            lacks = _about_lacking([key, *picture.names])
+            figure, names = picture.draw()
+            lacks = _about_lacking([key, *names])
         except MissingDependencyError as error:
             recorder.say("matplotlib", str(error))
             return
         except Exception as error:
-            recorder.say(f"figure {key}", f"Drawing {key!r} failed: {type(error).__name__}: {error}{picture.whole}")
+            recorder.say(f"figure {key}", f"Drawing {key!r} failed: {_words(error)}{picture.whole}")
             continue
         if lacks is not None:
             recorder.say("font", lacks)
@@ -78,8 +79,12 @@ def show(module: Any, trainer: Any, stage: Stage, keyed: Keyed, values: dict[str
         for taker, failure in hand_out(trainer, key, figure, step, folder, beside_scalars=beside_scalars[key]):
             recorder.say(
                 f"picture {taker}",
-                f"The picture of {key!r} could not be given to {taker}: {type(failure).__name__}: {failure}",
+                f"The picture of {key!r} could not be given to {taker}: {_words(failure)}",
             )
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).rstrip('.')}"
 
 
 def _pictures(module: Any, stage: Stage, wanted: Keyed, values: dict[str, Any]) -> Iterator[_Picture]:
@@ -92,11 +97,21 @@ def _pictures(module: Any, stage: Stage, wanted: Keyed, values: dict[str, Any]) 
             lines.setdefault(shared, {})[entry.label] = recorder.history.of(key)
         else:
             metric = _computed_by(metrics[entry.metric], entry.metric, entry.path)
-            names = _axis_names(module, stage, entry, metric)
             whole = f". It is kept whole in `metric_results[{stage!r}]`."
-            yield _Picture(key, names or (), partial(draw, metric, values[key], key, names), whole)
+            yield _Picture(key, partial(_array, module, stage, key, entry, metric, values[key]), whole)
     for key, of_label in lines.items():
-        yield _Picture(key, [label for label in of_label if label is not None], partial(draw_history, of_label, key))
+        yield _Picture(key, partial(_lines, key, of_label))
+
+
+def _array(
+    module: Any, stage: Stage, key: str, entry: Entry, metric: Metric | None, value: Any
+) -> tuple[Figure, Sequence[str]]:
+    names = _axis_names(module, stage, entry, metric)
+    return draw(metric, value, key, names), names or ()
+
+
+def _lines(key: str, of_label: dict[str | None, dict[int, float]]) -> tuple[Figure, Sequence[str]]:
+    return draw_history(of_label, key), [label for label in of_label if label is not None]
 
 
 def _computed_by(metric: Any, path: str, wanted: str) -> Metric | None:
@@ -115,13 +130,21 @@ def _computed_by(metric: Any, path: str, wanted: str) -> Metric | None:
 def _axis_names(module: Any, stage: Stage, entry: Entry, metric: Metric | None) -> Sequence[str] | None:
     """Names of the classes for the axes, where there are as many as the metric has; of a part as in its keys."""
     recorder = module._metric_recorder
-    binary = 2 if isinstance(metric, BinaryConfusionMatrix) else None
-    count = getattr(metric, "num_classes", getattr(metric, "num_labels", binary))
+    names: Sequence[str] | None
+    count = getattr(metric, "num_classes", getattr(metric, "num_labels", None))
     if entry.path == entry.metric:
         names = recorder.class_names.for_metric(module, stage, entry.metric)
     else:
         names = recorder.class_names.of(module, stage, entry.metric, recorder.stages[stage].layouts[entry.metric])
-    return names if names is not None and len(names) == count else None
+    if names is None or len(names) == (2 if isinstance(metric, BinaryConfusionMatrix) else count):
+        return names
+    if count is not None:
+        recorder.say(
+            f"names {entry.path}",
+            f"Metric {entry.path!r} has {count} classes, but `class_names` gives it {len(names)}: {listed(names)}. Its "
+            "pictures have none; `MetricLogging(class_names={pattern: names})` gives each metric its own.",
+        )
+    return None
 
 
 def _logged(recorder: Any, keyed: Keyed) -> set[str]:
@@ -179,10 +202,18 @@ def hand_out(
     if left:
         root = log_folder(trainer)
         try:
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            figure.savefig(root / file)
+            _write(figure, posixpath.join(root, file))
         except Exception as error:
-            yield str(root / folder.parts[0]), error
+            yield posixpath.join(root, folder.parts[0]), error
+
+
+def _write(figure: Figure, path: str) -> None:
+    """Write a picture on whatever file system its path is of; nothing, where it cannot be rendered."""
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    files, place = url_to_fs(path)
+    files.makedirs(posixpath.dirname(place), exist_ok=True)
+    files.pipe_file(place, png.getvalue())
 
 
 def _taken(logger: Any, key: str, figure: Figure, step: int, file: PurePosixPath, beside_scalars: str) -> bool:
@@ -198,9 +229,9 @@ def _taken(logger: Any, key: str, figure: Figure, step: int, file: PurePosixPath
     return True
 
 
-def log_folder(trainer: Any) -> Path:
+def log_folder(trainer: Any) -> str:
     """The folder of the first logger that has one, otherwise the trainer's root; asks no other process."""
     for logger in trainer.loggers:
         if folder := getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None):
-            return Path(folder)
-    return Path(trainer.default_root_dir)
+            return str(folder)
+    return str(trainer.default_root_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import statistics
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,9 @@ from metric_mixin._keys import Entry
 _WIDTH = 80
 _MANY = 40  # rows of a per-class table up to which the text shows each class
 _ENDS = 5  # lowest and highest classes that the text shows of more
+
+_MARKUP = re.compile(r"[\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_])")
+"""Signs that Markdown takes for its own; a ``_`` only where it is not between letters or digits."""
 
 Table = list[list[str]]
 """Rows of cells, the first row the head."""
@@ -255,7 +259,7 @@ def _folded(classes: Classes) -> Iterator[Table]:
     measures: dict[str, Callable[[list[float]], float]] = {
         "lowest": min,
         "median": statistics.median,
-        "mean": statistics.fmean,
+        "mean": lambda values: sum(value / len(values) for value in values),  # `fmean` raises where inf and -inf meet
         "highest": max,
     }
     yield [
@@ -306,8 +310,11 @@ def _short(cell: str, room: int) -> str:
 
 
 def _wide(cell: str) -> int:
-    """Columns that a terminal gives to a text: two to a wide character, none to a combining one."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in cell)
+    """Columns that a terminal gives to a text: two to a wide character, none to one that is put on another."""
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in cell
+    )
 
 
 def _text(table: Table) -> list[str]:
@@ -323,9 +330,14 @@ def _text(table: Table) -> list[str]:
 
 
 def _markdown(table: Table) -> list[str]:
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    rows = ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in table]
     rule = "| " + " | ".join(["---", *["---:"] * (len(table[0]) - 1)]) + " |"
     return [rows[0], rule, *rows[1:]]
+
+
+def _plain(cell: str) -> str:
+    """A cell that Markdown shows as it is: ``<unk>`` is no element of HTML."""
+    return _MARKUP.sub(r"\\\g<0>", cell).replace("<", "&lt;")
 
 
 def _number(value: float) -> str:

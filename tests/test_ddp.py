@@ -46,7 +46,7 @@ class Given(Replay):
 class Many(Given):
     """Metrics with every kind of state; a key of its own; what was computed in each epoch."""
 
-    metric_logging = MetricLogging(track_best={"val/acc": "max"}, pooled=True, val_loaders=())
+    metric_logging = MetricLogging(track_best={"val/acc": "max"}, pooled=True, figures=("val/confusion", "val/acc"))
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +120,7 @@ def fitted(rank: int, folder: str) -> dict[str, Any]:
         "said": said,
         "calls": calls,
         "logged": trainer.logger.metrics,
+        "figures": [(figure["key"], figure["step"]) for figure in trainer.logger.figures],
         "rows": {stage: module.metric_report(stage).rows for stage in ("train", "val", "test")},
     }
 
@@ -197,6 +198,15 @@ def test_both_ranks_call_the_same_collectives_in_the_same_order(fits):
     """H1: what hangs otherwise."""
     assert fits[0]["calls"] == fits[1]["calls"]
     assert "all_reduce" in fits[0]["calls"]
+
+
+def test_one_process_draws(fits):
+    """O6: rank zero has a picture for each epoch and for ``validate``, others none; no collective is for them."""
+    steps = [row["step"] for row in fits[0]["logged"] if "val/acc" in row]
+    assert len(steps) == 3
+    assert fits[0]["figures"] == [(key, step) for step in steps for key in ("val/confusion", "val/acc")]
+    assert fits[1]["figures"] == []
+    assert fits[0]["calls"] == fits[1]["calls"]
 
 
 def test_no_advice_to_sync_for_our_keys_and_still_for_the_users_own(fits):

@@ -274,6 +274,54 @@ def test_a_figure_that_a_plot_makes_by_itself_is_the_picture(plot, tmp_path):
     assert [axes.images[0].get_array().tolist() for axes in figure.axes] == [SQUARE.tolist()]
 
 
+def test_a_plot_on_the_current_figure_is_not_on_the_users():
+    """Whether a figure is open in pyplot changes no picture; it stays as it was, and the current one."""
+    from matplotlib import pyplot
+
+    def current(value):
+        pyplot.imshow(value)
+
+    mine = pyplot.figure()
+    try:
+        figure = draw(Odd(current), SQUARE, "t")
+        assert pyplot.get_fignums() == [mine.number]
+        assert pyplot.gcf() is mine
+        assert mine.axes == []
+    finally:
+        pyplot.close(mine)
+    assert [axes.images[0].get_array().tolist() for axes in figure.axes] == [SQUARE.tolist()]
+
+
+def test_metrics_of_torchmetrics_open_nothing_in_pyplot(monkeypatch):
+    """Their ``plot`` draws on the axes that it gets: with a figure open, too, no window flashes up."""
+    from matplotlib import pyplot
+
+    mine = pyplot.figure()
+    try:
+        monkeypatch.setattr(pyplot, "figure", lambda *args, **kwargs: pytest.fail("opened"))
+        assert texts(draw(MulticlassConfusionMatrix(2), SQUARE, "t")) == ["3", "1", "0", "4"]
+    finally:
+        pyplot.close(mine)
+
+
+@pytest.mark.parametrize("result", [None, np.zeros((2, 2, 3)), "x.png"], ids=["nothing", "array", "string"])
+def test_a_plot_that_draws_nothing_is_an_error(result):
+    """It would be a blank picture, whatever it returns that is no figure; the error says where it may draw."""
+
+    def blank(value, ax=None):
+        ax.set_title("blank")
+        return result
+
+    with pytest.raises(ValueError, match="`plot` of Odd drew nothing, neither on the `ax`"):
+        draw(Odd(blank), SQUARE, "t")
+
+
+@pytest.mark.parametrize("words", [lambda ax: ax.text(0, 0, "hi"), lambda ax: ax.figure.text(0, 0, "hi")])
+def test_a_plot_may_be_words_alone(words):
+    """A text is something."""
+    draw(Odd(lambda value, ax=None: words(ax)), SQUARE, "t")
+
+
 def test_a_plot_that_fails_leaves_no_figure_open():
     """What it opened is closed."""
     from matplotlib import pyplot
@@ -350,6 +398,63 @@ def test_a_long_vector_is_one_outline():
     assert outline.get_data().edges.tolist() == [i - 0.5 for i in range(5001)]
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3)], ids=str)
+@pytest.mark.parametrize("metric", [Bare(), MulticlassConfusionMatrix(3)], ids=["bare", "own"])
+def test_an_empty_value_is_an_error_that_says_so(metric, shape):
+    """There is nothing to draw, and nothing of numpy's or matplotlib's own about it."""
+    with pytest.raises(ValueError, match=rf"the value is empty, its shape is \({shape[0]},"):
+        draw(metric, torch.zeros(shape), "t")
+
+
+INFINITE = [0.5, float("nan"), float("inf"), -float("inf")]
+
+
+@pytest.mark.parametrize("bars", ["vector", "epoch"])
+def test_what_is_not_finite_has_no_bar_and_is_told_from_zero(bars, tmp_path):
+    """It is said beside the name."""
+    if bars == "vector":
+        figure = draw(Bare(), tensor(INFINITE), "t")
+    else:
+        figure = draw_history({str(i): {0: value} for i, value in enumerate(INFINITE)}, "t")
+    figure.savefig(tmp_path / "x.png")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["0", "1: nan", "2: inf", "3: -inf"]
+    np.testing.assert_array_equal([bar.get_width() for bar in axes.patches], [0.5, *[float("nan")] * 3])
+    assert axes.get_ylim() == (3.5, -0.5)  # where each has its place
+
+
+def test_cells_that_are_not_finite_can_be_read():
+    """Their cells are white, and torchmetrics writes in white on what is dark or has no colour."""
+    figure = draw(MulticlassConfusionMatrix(2), tensor(INFINITE).reshape(2, 2), "t")
+    colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert [colours[word] for word in ("nan", "inf", "-inf")] == ["black"] * 3
+
+
+@pytest.mark.parametrize("count", [2, 14, 100])
+def test_titles_of_label_matrices_leave_each_other_room(count):
+    """With long names, too, no two overlap and none leaves the picture."""
+    labels = [f"the rather long name of a label, number {i}" for i in range(count)]
+    figure = draw(MultilabelConfusionMatrix(count), torch.ones(count, 2, 2, dtype=torch.long), "t", labels)
+    figure.draw_without_rendering()
+    titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(titles) == count
+    assert all(not one.overlaps(two) for one, two in pairwise(titles))
+    assert min(one.x0 for one in titles) >= 0
+    assert max(one.x1 for one in titles) <= figure.bbox.width
+
+
+def test_a_title_that_is_too_long_keeps_its_ends():
+    """It stays within the picture, and can be read."""
+    figure = draw(MulticlassConfusionMatrix(2), SQUARE, f"val/{'x' * 400}/end")
+    figure.draw_without_rendering()
+    title = figure._suptitle
+    assert title.get_text()[:5] == "val/x"
+    assert title.get_text()[-4:] == "/end"
+    assert title.get_fontsize() >= 5
+    assert title.get_window_extent().x0 >= 0
+    assert title.get_window_extent().x1 <= figure.bbox.width
+
+
 NONE = [torch.zeros(2, 2, 2), ("a", "b"), torch.ones(3) * 1j]
 
 
@@ -370,6 +475,14 @@ def test_a_history_is_a_line_over_epochs():
     assert axes.lines[0].get_xdata().tolist() == [1, 3, 5]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.5, 0.75, np.nan])
     assert (axes.get_xlabel(), figure.get_suptitle(), legend(figure)) == ("epoch", "val/acc", [])
+
+
+def test_epochs_without_a_finite_value_are_on_the_axis():
+    """A loss that became NaN does not look like a run that ended."""
+    (axes,) = draw_history({None: {0: 1.0, 1: 0.5} | {i: float("nan") for i in range(2, 9)}}, "train/loss").axes
+    low, high = axes.get_xlim()
+    assert low < 0
+    assert 8 < high < 9
 
 
 @pytest.mark.parametrize("epochs", [[0], [7], [2, 3]], ids=str)

@@ -283,6 +283,26 @@ def test_without_the_check_mlflow_does_refuse(label, make):
         make(Mlflow).logger.log_metrics({f"val/each/{label}": 1.0}, step=0)
 
 
+@pytest.mark.parametrize("labels", [["c+", "c#"], ["top 5", "top_5"]], ids=str)
+def test_names_that_tensorboardx_would_mix_up_are_an_error_before_training(labels, trainer, tmp_path, monkeypatch):
+    """O8: Lightning takes it where tensorboard is absent; it writes all but letters, digits and ``-_./`` as ``_``."""
+    monkeypatch.setattr("metric_mixin._log.find_spec", lambda name: None)
+    module = type("Mine", (Lit,), {"labels": labels})()
+    module.training_step = lambda *args: pytest.fail("training began")
+    data, _ = batches(2)
+    with pytest.raises(KeyCollisionError) as caught:
+        trainer(logger=TensorBoardLogger(tmp_path, "tb")).fit(module, data, data)
+    one, two = (f"'train/each/{label}'" for label in labels)
+    for part in (f"TensorBoardLogger writes the keys {one} and {two} as 'train/each/", "tensorboardX", "class_names"):
+        assert part in str(caught.value)
+
+
+def test_names_that_tensorboardx_rewrites_and_keeps_apart_are_let_through(trainer, tmp_path, monkeypatch):
+    """Of signs that become ``_`` another number, letters of any script, and parts."""
+    monkeypatch.setattr("metric_mixin._log.find_spec", lambda name: None)
+    fit(trainer, TensorBoardLogger(tmp_path, "tb"), ["c++", "c#", "été", "日本", "a/b", "a"], epochs=1)
+
+
 @pytest.mark.filterwarnings("ignore:MLFlow only allows:RuntimeWarning")
 def test_without_the_check_mlflow_does_mix_up(make):
     """Control: two classes become one metric, whose value is one of theirs."""

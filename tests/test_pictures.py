@@ -3,16 +3,23 @@
 import subprocess
 import sys
 import warnings
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from types import SimpleNamespace
 
+import fsspec
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib import pyplot
 from torch import tensor
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassROC
+from torchmetrics.classification import (
+    BinaryConfusionMatrix,
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassROC,
+)
 from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, LambdaInputTransformer, MultitaskWrapper, Running
 
 from metric_mixin import MetricLogging, MetricMixinWarning
@@ -38,8 +45,8 @@ class Folder:
 class Picture:
     """A figure as ``hand_out`` sees it."""
 
-    def savefig(self, path):
-        path.write_bytes(b"png")
+    def savefig(self, file, **options):
+        file.write(b"png")
 
 
 def fake_trainer(root, *loggers, fast=False):
@@ -81,7 +88,7 @@ def test_a_logger_that_takes_no_picture_gets_a_file(make, where, tmp_path):
     trainer = fake_trainer(tmp_path, *make(tmp_path))
     assert list(hand_out(trainer, "val/roc", Picture(), 7, FOLDER)) == []
     assert files(tmp_path) == [where]
-    assert log_folder(trainer) / "figures" / "val" / "roc" / "7.png" == tmp_path / where
+    assert PurePath(log_folder(trainer)) / "figures" / "val" / "roc" / "7.png" == tmp_path / where
     assert all(len(logger.figures) == 1 for logger in trainer.loggers if isinstance(logger, CapturingLogger))
 
 
@@ -120,11 +127,27 @@ def test_a_picture_that_cannot_be_rendered_is_handed_back(tmp_path):
     """Whatever a ``plot`` left in the figure ends no training run either."""
 
     class Broken:
-        def savefig(self, path):
+        def savefig(self, file, **options):
+            file.write(b"half of")
             raise ValueError("no glyphs")
 
     ((_, error),) = hand_out(fake_trainer(tmp_path), "val/roc", Broken(), 7, FOLDER)
     assert str(error) == "no glyphs"
+    assert files(tmp_path) == []  # nor half a file
+
+
+@pytest.mark.parametrize("logged", [False, True], ids=["root", "log-dir"])
+def test_a_folder_on_another_file_system_is_that_one(logged, tmp_path, monkeypatch):
+    """A folder such as ``s3://bucket`` is no folder of that name on this machine."""
+    monkeypatch.chdir(tmp_path)
+    memory = fsspec.filesystem("memory")
+    trainer = fake_trainer("memory://here", *[Folder(log_dir="memory://here/v0")] * logged)
+    try:
+        assert list(hand_out(trainer, "val/roc", Picture(), 7, FOLDER)) == []
+        assert memory.find("/here") == [f"/here{'/v0' * logged}/figures/val/roc/7.png"]
+    finally:
+        memory.rm("/here", recursive=True)
+    assert files(tmp_path) == []
 
 
 # From an epoch
@@ -273,6 +296,39 @@ def test_class_names_are_on_the_axes(trainer):
         assert [label.get_text() for label in labels] == list("abcd")
 
 
+def ticks(run, key):
+    """Names on the axes of the last picture of a key."""
+    figure = [f["figure"] for f in run.logger.figures if f["key"] == key][-1]
+    return [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+
+def test_names_of_another_number_are_on_no_axes_and_that_is_said(trainer):
+    """Once for each metric, with both numbers; a binary matrix has two names, and of another number none, by itself."""
+
+    class Several(Drawn):
+        def configure_metrics(self):
+            return {"four": MulticlassConfusionMatrix(4), "two": BinaryConfusionMatrix()}
+
+        def configure_stage_metrics(self, stage):
+            return self.configure_metrics() if stage == "val" else {}
+
+        def validation_step(self, batch, batch_idx):
+            self.update_metrics(*batch, metrics="four")
+            self.update_metrics(batch[1] % 2, batch[1] % 2, metrics="two")
+
+    for names, four, two, count in (
+        (list("abcd"), list("abcd"), ["0", "1"], 0),
+        (list("ab"), list("0123"), ["a", "b"], 1),
+        ({"four": list("abcd"), "two": list("ny")}, list("abcd"), ["n", "y"], 0),
+    ):
+        run = trainer(max_epochs=2)
+        said = warned(run, Several(figures=("val/four", "val/two"), class_names=names), loader(), loader())
+        assert (ticks(run, "val/four"), ticks(run, "val/two")) == (four, two)
+        messages = [m for m in said if "class_names" in m]
+        assert len(messages) == count
+        assert all("'four' has 4 classes, but `class_names` gives it 2: 'a', 'b'" in m for m in messages)
+
+
 def test_other_ranks_do_not_even_draw(trainer, monkeypatch):
     """Only the first process draws; others keep no history either."""
     module, run = Drawn(figures=("*",)), trainer()
@@ -306,6 +362,32 @@ def test_a_failing_plot_is_said_once_and_training_goes_on(trainer):
     assert run.current_epoch == 2
     assert [f["key"] for f in run.logger.figures] == ["val/confusion"] * 2
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("names", [{0: "ant"}, [0, 1, 2, 3], "abcd"], ids=["dict", "numbers", "string"])
+def test_class_names_that_are_none_cost_the_picture_and_not_the_run(trainer, names):
+    """Of a datamodule whose attribute no other metric asks for: all epochs run, and other pictures come."""
+
+    class Named(LightningDataModule):
+        class_names = names
+
+        def train_dataloader(self):
+            return loader()
+
+        val_dataloader = train_dataloader
+
+    class NoClasses(Drawn):
+        def configure_metrics(self):
+            return {"confusion": MulticlassConfusionMatrix(4), "acc": MulticlassAccuracy(4)}
+
+    run = trainer(max_epochs=2)
+    (message,) = [m for m in warned(run, NoClasses(figures=("val/*",)), Named()) if "Drawing" in m]
+    assert message.startswith(
+        "Drawing 'val/confusion' failed: ClassNamesError: The datamodule's attribute `class_names`"
+    )
+    assert message.endswith(f"`MetricLogging(class_names=...)`{KEPT}")
+    assert run.current_epoch == 2
+    assert {f["key"] for f in run.logger.figures} == {"val/acc", "val/loss"}
 
 
 def test_a_failing_logger_is_said_once_and_training_goes_on(trainer):

@@ -108,6 +108,23 @@ def test_markdown_escapes_what_would_break_a_table():
 
 
 @pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("<unk>", "&lt;unk>"),
+        ("__bg__", r"\_\_bg\_\_"),
+        ("_x", r"\_x"),
+        ("map_50", "map_50"),
+        ("a*b`c[d]", r"a\*b\`c\[d\]"),
+        ("c++ #1 (R&D) 100%", "c++ #1 (R&D) 100%"),
+    ],
+)
+def test_markdown_shows_names_as_they_are(name, cell):
+    """Nothing of a name is taken for an element of HTML or for emphasis, and vanishes; harmless signs stay plain."""
+    report = MetricReport("val", 0, 0, [V(name, 0.5), V("recall", 0.5, name)], {})
+    assert report.to_markdown().count(f"| {cell} | 0.5000 |") == 2
+
+
+@pytest.mark.parametrize(
     ("epoch", "step", "title"),
     [(0, 0, "test, epoch 0, step 0"), (None, None, "test"), (2, None, "test, epoch 2"), (None, 5, "test, step 5")],
     ids=["zeros", "no-trainer", "no-step", "no-epoch"],
@@ -165,8 +182,16 @@ def test_a_table_with_many_metrics_loses_none(metrics, labels):
 
 
 def columns(line):
-    """Columns of a terminal: an ideograph takes two, an accent that is put on a letter none."""
-    return sum({"猫": 2, "\u0301": 0}.get(c, 1) for c in line)
+    """Columns of a terminal: an ideograph takes two, an accent or vowel that is put on a letter none."""
+    return sum({"猫": 2, "\u0301": 0, "\u0e31": 0}.get(c, 1) for c in line)
+
+
+def test_numbers_stand_below_each_other_in_any_script():
+    """Ideographs, a Latin letter and a Thai one with a sign above, and none."""
+    labels = ["猫", "e\u0301", "ก\u0e31", "x"]
+    report = MetricReport("val", 0, 0, [V("recall", 0.5, label) for label in labels], {})
+    lines = str(report).splitlines()[2:]
+    assert [columns(line) for line in lines] == [len("class  recall")] * 5
 
 
 @given(
@@ -202,6 +227,16 @@ def test_a_thousand_classes_stay_readable():
     assert [line.split()[0] for line in ends.splitlines()] == ["class", *low, "…", *high]
     assert "… 990 more" in ends
     assert len(report.to_markdown().splitlines()) > 1001
+
+
+@pytest.mark.parametrize(
+    ("odd", "mean"), [([math.inf, -math.inf], "nan"), ([math.inf], "inf"), ([1.7e308] * 9, "2.684e+307")]
+)
+def test_a_digest_of_infinite_and_huge_values(odd, mean):
+    """It is shown, not an error of `statistics`; 9 times 1.7e308 over 57 values is 2.684e307."""
+    values = [V("x", value, f"c{i}") for i, value in enumerate([0.0] * 48 + odd)]
+    line = next(line for line in str(MetricReport("val", 0, 0, values, {})).splitlines() if line.startswith("mean"))
+    assert line.split() == ["mean", mean]
 
 
 @pytest.mark.parametrize(("classes", "folded"), [(40, False), (41, True)])
@@ -424,6 +459,36 @@ def test_a_best_value_that_is_tracked_no_more_is_not_in_the_report(trainer, tmp_
     values = {one.metric: one for one in module.metric_report("val").values}
     assert values["acc_best"].value == 1.0
     assert (values["acc"].best, values["acc"].best_epoch) == (None, None)
+
+
+def test_a_test_of_a_thousand_classes_is_a_page(trainer, tmp_path):
+    """A digest of 80 columns from ``trainer.test``; the files have each class, with its own value."""
+    names = [f"类别|{i}" for i in range(1000)]
+
+    class Thousand(Scores):
+        metric_logging = MetricLogging(class_names=names)
+
+        def configure_metrics(self):
+            return {"recall": MulticlassAccuracy(1000, average=None), "acc": MulticlassAccuracy(1000)}
+
+    target = torch.arange(1000)
+    preds = torch.where(target < 250, (target + 1) % 1000, target)  # of classes 0 to 249 none is right
+    module = Thousand()
+    data = pairs((torch.nn.functional.one_hot(preds, 1000).float(), target))
+    trainer().test(module, data, verbose=False)
+    report = module.metric_report("test")
+    text = str(report).splitlines()
+    assert text[0] == "test, epoch 0, step 0, 1000 rows"
+    assert [line.split() for line in text if line.startswith(("acc", "mean"))] == [
+        ["acc", "0.7500"],
+        ["mean", "0.7500"],
+    ]
+    assert len(text) < 25
+    assert max(sum(2 if c in "类别" else 1 for c in line) for line in text) <= 80
+    with report.to_csv(tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
+        of_class = {row["class"]: float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "recall"}
+    assert of_class == {name: float(i >= 250) for i, name in enumerate(names)}
+    assert json.loads(report.to_json(tmp_path / "r.json").read_text("utf-8"))["classes"]["recall"] == of_class
 
 
 def test_a_boolean_is_a_number_in_a_report(trainer, tmp_path):

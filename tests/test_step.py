@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule
@@ -429,6 +430,21 @@ def test_class_names_of_a_datamodule_must_be_strings(trainer):
     module = with_metrics({"each": accuracy(average=None)})
     with pytest.raises(ClassNamesError, match="`class_names` must be a sequence of strings, got str 'abc'"):
         trainer().validate(module, datamodule=Data(), verbose=False)
+
+
+@pytest.mark.parametrize("names", [np.array(["a", "b", "c"]), ("a", "b", "c")], ids=["array", "tuple"])
+def test_class_names_of_a_datamodule_may_be_an_array(names, trainer):
+    """As pandas and scikit-learn keep them."""
+    from lightning.pytorch import LightningDataModule
+
+    class Data(LightningDataModule):
+        class_names = names
+
+        def val_dataloader(self):
+            return loader()
+
+    (values,) = trainer().validate(with_metrics({"each": accuracy(average=None)}), datamodule=Data(), verbose=False)
+    assert {"val/each/a", "val/each/b", "val/each/c"} < values.keys()
 
 
 # Options
