@@ -4,7 +4,8 @@ Every exchange begins with a header that all ranks gather: what is exchanged, ho
 rank has beside it. Where all agree, states that are summed, averaged or compared travel in one reduction of integers,
 one of sums of floats and one of extremes, and everything else in one gather: at most five collectives, however many
 metrics there are. Where they do not agree, everything is gathered: then each rank knows who differs in what and raises
-the same error, or, where a rank without rows alone made the difference, merges the states.
+the same error, or, where a rank without rows alone made the difference, merges the states. Metrics with a process group
+have an exchange of their own in it.
 
 Sources: ``Metric.sync``, ``Metric._sync_dist`` and ``MeanAveragePrecision._sync_dist`` (torchmetrics 1.7.0, 1.9.0),
 whose semantics these are, except that a rank without rows has no part in a result; there its defaults do.
