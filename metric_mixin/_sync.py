@@ -27,7 +27,7 @@ from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mea
 from metric_mixin._errors import MetricMixinError, SyncError
 from metric_mixin._inputs import mapped
 from metric_mixin._merge import merged_state, set_updates, updates_of
-from metric_mixin._packing import packed, unpacked
+from metric_mixin._packing import as_bytes, is_dense, packed, unpacked
 from metric_mixin._signature import plain_attributes, raise_differences, raise_faults, raise_other_forms
 
 Unit = Mapping[str, Metric]
@@ -233,9 +233,12 @@ def _has_rows(metric: Metric) -> bool:
 
 
 def _is_default(state: Any, default: Any) -> bool:
+    """Whether a state is what a reset makes of it, to the last bit; of a sparse tensor an update alone can tell."""
     if isinstance(state, list) or isinstance(default, list):
         return isinstance(state, list) and not state
-    return state.shape == default.shape and torch.allclose(state, default.to(state), rtol=0, atol=0, equal_nan=True)
+    if not (is_dense(state) and is_dense(default)):
+        return True
+    return state.shape == default.shape and torch.equal(as_bytes(state), as_bytes(default.to(state)))
 
 
 class _Exchange:
