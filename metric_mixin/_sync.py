@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -254,6 +254,7 @@ class _Exchange:
     ) -> None:
         self.given = keepers
         self.keepers: list[_Keeper] = []
+        self.slots: list[_Slot] = []
         self.about = dict(about)
         self.sums = list(numbers)
         self.fault = fault
@@ -269,7 +270,10 @@ class _Exchange:
             if to_gather := [slot.value_to_gather() for slot in self.slots if slot.way == _GATHER]:
                 mine = packed(to_gather, self.ranks.device)
         except Exception as error:  # of anybody's code or states, and maybe on this rank alone
-            self.fault = self.fault or SyncError(f"States cannot be exchanged: {type(error).__name__}: {error}")
+            self.fault = self.fault or SyncError(
+                f"Cannot exchange {self._unsendable()}: {type(error).__name__}: {error}. A state must be a tensor, or "
+                "a list of tensors or of what can be pickled."
+            )
         about = _digest(sorted(self.about.items()))
         header = [*about, *_digest(layout), int(self.fault is not None), mine.numel()]
         headers: list[list[int]] = self.ranks.gather(torch.tensor(header)).tolist()
@@ -287,6 +291,16 @@ class _Exchange:
         ways = [(keeper.name, keeper.way) for keeper in self.keepers]
         settings = [sorted(_settings_there(keeper.metric)) for keeper in self.reduced]
         return [ways, settings, [slot.layout() for slot in self.slots]]
+
+    def _unsendable(self) -> str:
+        """What it is that cannot be packed, in words."""
+        culprit = "states"
+        with suppress(Exception):
+            for slot in self.slots:
+                culprit = f"state {slot.state!r} of {slot.name} ({type(slot.metric).__name__})"
+                packed(slot.value_to_gather(), self.ranks.device)
+            culprit = "states"  # it was none of them
+        return culprit
 
     def _by_reducing(self, mine: Tensor, sizes: Sequence[int]) -> dict[int, State]:
         """States that a reduction takes, reduced; the others gathered and merged."""

@@ -477,11 +477,12 @@ def on_one_rank(rank):
     if rank == 1:
         pickled.update(tensor(1.0)), late.update(tensor(1.0))
     off, grouped = (StageMetrics({"m": SumMetric()}) for _ in range(2))
+    raising = StageMetrics({"m": SumMetric(distributed_available_fn=(unavailable, unknown)[rank])})
     group = limited_group([0, 1])
     if rank == 1:
         off["m"].sync_on_compute, grouped["m"].process_group = False, group
     started, found = time.monotonic(), []
-    for stage in (pickled, late, off, grouped):
+    for stage in (pickled, late, off, grouped, raising):
         with pytest.raises(SyncError) as caught:
             stage.compute()
         found.append(str(caught.value))
@@ -846,12 +847,14 @@ def test_what_one_rank_alone_cannot_send_or_does_otherwise_is_an_error_on_each(o
     (first, seconds), (second, _) = of_ranks["on_one_rank"]
     assert seconds < 5
     assert first == second
-    pickled, late, off, grouped = first
-    assert pickled.startswith("On rank 1: States cannot be exchanged: ")
-    assert "pickle local object 'Unsendable.update" in pickled
+    pickled, late, off, grouped, raising = first
+    assert pickled.startswith("On rank 1: Cannot exchange state 'kept' of metric 'm' (Unsendable): ")
+    assert "local object 'Unsendable.update" in pickled
+    assert "A state must be a tensor" in pickled
     assert "names of states of metric 'm' is kept on rank 0, kept, late on rank 1" in late
     assert "sync of metric 'm' is with all on rank 0, not synced on rank 1" in off
     assert "sync of metric 'm' is with all on rank 0, in its `process_group` on rank 1" in grouped
+    assert raising.startswith("On rank 1: Cannot exchange states: OSError: unknown. ")
 
 
 def test_states_from_elsewhere_are_rows(of_ranks):
@@ -947,6 +950,10 @@ def honoured(rank):
 
 def unavailable():
     return False
+
+
+def unknown():
+    raise OSError("unknown")
 
 
 def test_metrics_with_a_group_are_exchanged_in_it(of_ranks):
