@@ -19,7 +19,7 @@ def packed(value: Any, device: torch.device) -> Tensor:
     pickled = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
     length = torch.tensor([pickled.numel(), 0]).view(torch.uint8)
     parts = []
-    for part in (length, pickled, *map(_as_bytes, packer.tensors)):
+    for part in (length, pickled, *map(as_bytes, packer.tensors)):
         padding = torch.zeros(_padded(part.numel()) - part.numel(), dtype=torch.uint8, device=device)
         parts += [part.to(device), padding]
     return torch.cat(parts)
@@ -32,6 +32,17 @@ def unpacked(packed_bytes: Tensor) -> Any:
     return _Unpacker(io.BytesIO(pickled), packed_bytes[_ALIGNED + _padded(length) :]).load()
 
 
+def is_dense(value: Any) -> bool:
+    """Whether ``value`` is a tensor that is nothing but its numbers."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """Return the numbers of a dense tensor as they lie in memory, in one row."""
+    dense = tensor.resolve_conj().resolve_neg().contiguous()
+    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)  # one element may have any stride
+
+
 class _Packer(pickle.Pickler):
     """Pickles containers, and keeps tensors aside; those of a list, which may be very many, as one."""
 
@@ -40,10 +51,10 @@ class _Packer(pickle.Pickler):
         self.tensors: list[Tensor] = []
 
     def persistent_id(self, value: Any) -> Any:
-        if _is_dense(value):
+        if is_dense(value):
             self.tensors.append(value.detach())
             return value.dtype, tuple(value.shape)
-        if type(value) is list and len(value) > 1 and all(map(_is_dense, value)):
+        if type(value) is list and len(value) > 1 and all(map(is_dense, value)):
             kinds = {(tensor.dtype, tensor.device) for tensor in value}
             if len(kinds) == 1:
                 self.tensors.append(torch.cat([tensor.detach().reshape(-1) for tensor in value]))
@@ -66,15 +77,6 @@ class _Unpacker(pickle.Unpickler):
         mine, self.payload = self.payload[:size], self.payload[_padded(size) :]
         parts = [part.reshape(one) for part, one in zip(torch.split(mine.view(dtype), counts), shapes, strict=True)]
         return parts if isinstance(shape, list) else parts[0]
-
-
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    dense = tensor.resolve_conj().resolve_neg().contiguous()
-    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)  # one element may have any stride
 
 
 def _padded(size: int) -> int:

@@ -61,8 +61,8 @@ def _rows_of_epoch(recorder: Any, trainer: Any | None) -> tuple[list[dict[str, A
             raise fault
         return [mine], True
     found = gathered((None if fault is None else (type(fault), str(fault)), mine), {"stage": "train"}, group)
-    raise_faults([one for one, _ in found])
-    return [states for _, states in found], True
+    raise_faults({rank: one for rank, (one, _) in found.items()})
+    return [states for _, states in found.values()], True
 
 
 def load(module: Any, checkpoint: dict[str, Any]) -> None:

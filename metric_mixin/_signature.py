@@ -7,7 +7,7 @@ change what stands on the object.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from metric_mixin._errors import MetricMixinError, SyncError
 
+_NO_SETTING = ("training", "process_group")  # of a group only the ranks in it have an object
 _MANY = 100_000  # numbers of a tensor up to which its values are told, by a digest of them
 
 
@@ -46,7 +47,7 @@ def settings_of(metric: Metric) -> dict[str, str]:
 def plain_attributes(metric: Metric) -> Iterator[tuple[str, Any]]:
     """Yield name and value of the public attributes that are no states, and are numbers, strings, tensors or such."""
     for name, value in (vars(metric) | dict(metric._buffers)).items():
-        if not name.startswith("_") and name not in metric._defaults and name != "training" and _is_plain(value):
+        if not name.startswith("_") and name not in metric._defaults and name not in _NO_SETTING and _is_plain(value):
             yield name, value
 
 
@@ -67,18 +68,18 @@ def _in_words(value: Any) -> str:
     return repr(sorted(value, key=repr)) if isinstance(value, set | frozenset) else repr(value)
 
 
-def raise_faults(faults: Sequence[tuple[type[MetricMixinError], str] | None]) -> None:
+def raise_faults(faults: Mapping[int, tuple[type[MetricMixinError], str] | None]) -> None:
     """Raise the first fault of a rank, which every rank got."""
-    for rank, fault in enumerate(faults):
+    for rank, fault in faults.items():
         if fault is not None:
             kind, message = fault
             raise kind(f"On rank {rank}: {message}")
 
 
-def raise_differences(abouts: Sequence[Mapping[str, str]]) -> None:
+def raise_differences(words: Mapping[int, Mapping[str, str]]) -> None:
     """Raise ``SyncError`` where what ranks have in words is not the same on all, saying who has what."""
-    names = list(dict.fromkeys(name for about in abouts for name in about))
-    _raise_different({name: [about.get(name, "absent") for about in abouts] for name in names})
+    names = dict.fromkeys(name for its in words.values() for name in its)
+    _raise_different({name: {rank: its.get(name, "absent") for rank, its in words.items()} for name in names})
 
 
 def raise_other_forms(name: str, parts: Mapping[int, Any]) -> None:
@@ -88,18 +89,14 @@ def raise_other_forms(name: str, parts: Mapping[int, Any]) -> None:
         for rank, part in parts.items()
         if isinstance(part, Tensor)
     }
-    if len(set(forms.values())) > 1:
-        _raise_different({name: [forms.get(rank, "without rows") for rank in range(max(forms) + 1)]})
+    _raise_different({name: forms})
 
 
-def _raise_different(values: Mapping[str, Sequence[str]]) -> None:
-    different = {name: by_rank for name, by_rank in values.items() if len(set(by_rank)) > 1}
+def _raise_different(values: Mapping[str, Mapping[int, str]]) -> None:
+    different = {name: by_rank for name, by_rank in values.items() if len(set(by_rank.values())) > 1}
     if not different:
         return
-    shown = [
-        f"{name} is " + ", ".join(f"{value} on rank {_listed(by_rank, value)}" for value in dict.fromkeys(by_rank))
-        for name, by_rank in list(different.items())[:_SHOWN]
-    ]
+    shown = [f"{name} is {_told(by_rank)}" for name, by_rank in list(different.items())[:_SHOWN]]
     more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
     raise SyncError(
         f"The ranks came to exchange metrics and differ: {'; '.join(shown)}{more}. Every rank must declare the same "
@@ -111,5 +108,8 @@ def _raise_different(values: Mapping[str, Sequence[str]]) -> None:
 _SHOWN = 5
 
 
-def _listed(by_rank: Sequence[str], value: str) -> str:
-    return " and ".join(str(rank) for rank, its in enumerate(by_rank) if its == value)
+def _told(by_rank: Mapping[int, str]) -> str:
+    ranks: dict[str, list[str]] = {}
+    for rank, value in by_rank.items():
+        ranks.setdefault(value, []).append(str(rank))
+    return ", ".join(f"{value} on rank {' and '.join(its)}" for value, its in ranks.items())

@@ -4,7 +4,8 @@ Every exchange begins with a header that all ranks gather: what is exchanged, ho
 rank has beside it. Where all agree, states that are summed, averaged or compared travel in one reduction of integers,
 one of sums of floats and one of extremes, and everything else in one gather: at most five collectives, however many
 metrics there are. Where they do not agree, everything is gathered: then each rank knows who differs in what and raises
-the same error, or, where a rank without rows alone made the difference, merges the states.
+the same error, or, where a rank without rows alone made the difference, merges the states. Metrics with a process group
+have an exchange of their own in it.
 
 Sources: ``Metric.sync``, ``Metric._sync_dist`` and ``MeanAveragePrecision._sync_dist`` (torchmetrics 1.7.0, 1.9.0),
 whose semantics these are, except that a rank without rows has no part in a result; there its defaults do.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mea
 from metric_mixin._errors import MetricMixinError, SyncError
 from metric_mixin._inputs import mapped
 from metric_mixin._merge import merged_state, set_updates, updates_of
-from metric_mixin._packing import packed, unpacked
+from metric_mixin._packing import as_bytes, is_dense, packed, unpacked
 from metric_mixin._signature import plain_attributes, raise_differences, raise_faults, raise_other_forms
 
 Unit = Mapping[str, Metric]
@@ -45,15 +46,16 @@ def several_ranks(group: Any = None) -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
-def gathered(value: Any, about: Mapping[str, str], group: Any = None) -> list[Any]:
-    """Return ``value`` of each rank, on every rank, with tensors of their own on the CPU.
+def gathered(value: Any, about: Mapping[str, str], group: Any = None) -> dict[int, Any]:
+    """Return ``value`` of each rank by its number, on every rank, with tensors of their own on the CPU.
 
     It may be of containers, tensors and whatever can be pickled.
     """
     ranks = _Ranks(about, group)
     mine = packed(value, ranks.device)
     sizes = ranks.gather(torch.tensor([mine.numel()])).flatten().tolist()
-    return [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(mine, sizes)]
+    values = [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(mine, sizes)]
+    return dict(zip(ranks.numbers, values, strict=True))
 
 
 @contextmanager
@@ -67,8 +69,8 @@ def synced(
     """Inside, the metrics of ``units`` have the states of all ranks' rows and compute without a collective.
 
     Every rank must come here. A metric with ``sync_on_compute=False``, or whose ``distributed_available_fn`` says no,
-    keeps its own states; one with a ``process_group``, a ``dist_sync_fn`` or a ``sync`` of its own is synced by that,
-    before this returns.
+    keeps its own states. Metrics with a ``process_group`` are exchanged in it, and one with a ``dist_sync_fn`` or a
+    ``sync`` of its own is synced by that, before this returns.
 
     Args:
         units: The metrics, in the same order on every rank.
@@ -85,11 +87,13 @@ def synced(
         MetricMixinError: The ``fault`` of any rank, on each rank.
     """
     with torch.no_grad():
-        exchange = _Exchange(units, dict(about), list(numbers), fault, group)
+        exchange = _Exchange(_keepers(units), about, numbers, fault, group)
         found = exchange.run()
-        for module in exchange.modules():
-            if _syncs_itself(module):
-                found[id(module)] = _synced_by_itself(module)
+        for own, keepers in _by_group(exchange.keepers).items():
+            found |= _Exchange(keepers, about, group=own).run()
+        for keeper in exchange.keepers:
+            if keeper.way == _BY_ITSELF:
+                found[id(keeper.metric)] = _synced_by_itself(keeper)
     with ExitStack() as stack:
         for unit in units:
             first = next(iter(unit.values()))
@@ -167,122 +171,206 @@ def _metrics_in(metric: Metric) -> Iterator[tuple[str, Metric]]:
     return ((f".{path}" if path else "", m) for path, m in metric.named_modules() if isinstance(m, Metric))
 
 
-def _takes_part(metric: Metric) -> bool:
-    return bool(metric.sync_on_compute and metric.distributed_available_fn())
+_WITH_ALL, _IN_ITS_GROUP, _BY_ITSELF, _NOT = "with all", "in its `process_group`", "by itself", "not synced"
 
 
-def _syncs_itself(metric: Metric) -> bool:
-    """Whether a metric is to be synced by a group or a function of its own, or by its author's code."""
-    if not metric._defaults or not _takes_part(metric):
-        return False
+def _way_of(metric: Metric) -> str:
+    """How a metric is synced, in words: with all others, with those of its group, by code of its own, or not at all."""
+    if not (metric.sync_on_compute and metric.distributed_available_fn()):
+        return _NOT
     authors = [getattr(type(metric), name).__module__ for name in ("sync", "sync_context", "_sync_dist")]
-    code_of_its_own = any(not author.startswith("torchmetrics.") for author in authors)
-    return code_of_its_own or metric.process_group is not None or metric.dist_sync_fn is not None
+    if metric.dist_sync_fn is not None or any(not author.startswith("torchmetrics.") for author in authors):
+        return _BY_ITSELF
+    return _WITH_ALL if metric.process_group is None else _IN_ITS_GROUP
 
 
-def _synced_by_itself(metric: Metric) -> State:
-    with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
-        return _state_of(metric, metric._defaults)
+class _Keeper(NamedTuple):
+    """A metric that keeps states, or one that another wraps."""
+
+    name: str
+    metric: Metric
+    leads: bool  # its state travels for all of its unit
+    way: str
+    has_rows: bool
+
+
+def _keepers(units: Sequence[Unit]) -> Iterator[_Keeper]:
+    for unit in units:
+        for i, (name, one) in enumerate(unit.items()):
+            for path, metric in _metrics_in(one):
+                if metric._defaults:
+                    yield _Keeper(name + path, metric, i == 0, _way_of(metric), _has_rows(metric))
+
+
+def _by_group(keepers: Sequence[_Keeper]) -> dict[Any, list[_Keeper]]:
+    """Metrics with a group of their own in which this rank is one of several, by that group."""
+    groups: dict[Any, list[_Keeper]] = {}
+    for keeper in keepers:
+        if keeper.way == _IN_ITS_GROUP and several_ranks(keeper.metric.process_group):
+            groups.setdefault(keeper.metric.process_group, []).append(keeper._replace(way=_WITH_ALL))
+    return groups
+
+
+def _synced_by_itself(keeper: _Keeper) -> State:
+    name, metric, *_ = keeper
+    kept = _state_of(metric, metric._defaults)
+    try:
+        with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+            return _state_of(metric, metric._defaults)
+    except Exception as error:  # of anybody's code
+        _set_state(metric, kept)
+        raise SyncError(
+            f"Rank {dist.get_rank()} could not sync {name} ({type(metric).__name__}) by its own `dist_sync_fn` or "
+            f"`sync`: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _has_rows(metric: Metric) -> bool:
+    """Whether a metric was updated, or has states from elsewhere: loaded, merged, or left by a ``reset`` of its own."""
+    return updates_of(metric) > 0 or any(
+        not _is_default(getattr(metric, name), default) for name, default in metric._defaults.items()
+    )
+
+
+def _is_default(state: Any, default: Any) -> bool:
+    """Whether a state is what a reset makes of it, to the last bit; of a sparse tensor an update alone can tell."""
+    if isinstance(state, list) or isinstance(default, list):
+        return isinstance(state, list) and not state
+    if not (is_dense(state) and is_dense(default)):
+        return True
+    return state.shape == default.shape and torch.equal(as_bytes(state), as_bytes(default.to(state)))
 
 
 class _Exchange:
-    """One exchange, seen from this rank."""
+    """One exchange in one group, seen from this rank, of the metrics that are synced with all others there."""
 
     def __init__(
         self,
-        units: Sequence[Unit],
-        about: dict[str, str],
-        numbers: list[int],
-        fault: MetricMixinError | None,
+        keepers: Iterable[_Keeper],
+        about: Mapping[str, str],
+        numbers: Sequence[int] = (),
+        fault: MetricMixinError | None = None,
         group: Any = None,
     ) -> None:
-        self.units = units
-        self.about = about
-        self.sums = numbers
+        self.given = keepers
+        self.keepers: list[_Keeper] = []
+        self.slots: list[_Slot] = []
+        self.about = dict(about)
+        self.sums = list(numbers)
         self.fault = fault
         self.group = group
         self.ranks = _Ranks(about, group)
-        self.slots = [
-            _Slot(f"{name}{path}", module, state)
-            for unit in units
-            for name, metric in list(unit.items())[:1]
-            for path, module in _metrics_in(metric)
-            if _takes_part(module) and not _syncs_itself(module)
-            for state in module._defaults
-        ]
-        self.reduced = list({id(slot.metric): slot.metric for slot in self.slots}.values())
-
-    def modules(self) -> list[Metric]:
-        """The metrics whose states travel, in the order of the exchange."""
-        return [module for unit in self.units for _, module in _metrics_in(next(iter(unit.values())))]
 
     def run(self) -> dict[int, State]:
         """Return the state of all ranks by the identity of the metric."""
-        to_gather = [slot.value_to_gather() for slot in self.slots if slot.way == _GATHER]
-        mine = packed(to_gather, self.ranks.device) if to_gather else torch.zeros(0, dtype=torch.uint8)
-        layout = [*(slot.layout() for slot in self.slots), *(sorted(_settings_there(one)) for one in self.reduced)]
-        header = [*_digest(sorted(self.about.items())), *_digest(layout), int(self.fault is not None), mine.numel()]
+        layout: list[Any] = []
+        mine = torch.zeros(0, dtype=torch.uint8)
+        try:
+            layout = self._layout()
+            if to_gather := [slot.value_to_gather() for slot in self.slots if slot.way == _GATHER]:
+                mine = packed(to_gather, self.ranks.device)
+        except Exception as error:  # of anybody's code or states, and maybe on this rank alone
+            self.fault = self.fault or SyncError(
+                f"Cannot exchange {self._unsendable()}: {type(error).__name__}: {error}. A state must be a tensor, or "
+                "a list of tensors or of what can be pickled."
+            )
+        about = _digest(sorted(self.about.items()))
+        header = [*about, *_digest(layout), int(self.fault is not None), mine.numel()]
         headers: list[list[int]] = self.ranks.gather(torch.tensor(header)).tolist()
         *_, sizes = zip(*headers, strict=True)
         if any(one[:5] != [*header[:4], 0] for one in headers):
-            return self._by_gathering_all()
+            return self._by_gathering_all(states=all(one[:2] == about and not one[4] for one in headers))
         return self._by_reducing(mine, sizes)
+
+    def _layout(self) -> list[Any]:
+        """Look at the metrics of this rank, and return what must be alike on all for states to be reduced."""
+        self.keepers = sorted(self.given, key=lambda keeper: keeper.name)  # the order of a declaration may differ
+        self.members = [keeper for keeper in self.keepers if keeper.way == _WITH_ALL]
+        self.reduced = [keeper for keeper in self.members if keeper.leads]
+        self.slots = [_Slot(keeper, state) for keeper in self.reduced for state in keeper.metric._defaults]
+        ways = [(keeper.name, keeper.way) for keeper in self.keepers]
+        settings = [sorted(_settings_there(keeper.metric)) for keeper in self.reduced]
+        return [ways, settings, [slot.layout() for slot in self.slots]]
+
+    def _unsendable(self) -> str:
+        """What it is that cannot be packed, in words."""
+        culprit = "states"
+        with suppress(Exception):
+            for slot in self.slots:
+                culprit = f"state {slot.state!r} of {slot.name} ({type(slot.metric).__name__})"
+                packed(slot.value_to_gather(), self.ranks.device)
+            culprit = "states"  # it was none of them
+        return culprit
 
     def _by_reducing(self, mine: Tensor, sizes: Sequence[int]) -> dict[int, State]:
         """States that a reduction takes, reduced; the others gathered and merged."""
-        updates = torch.tensor([updates_of(metric) for metric in self.reduced], dtype=torch.int64)
-        counts = [torch.tensor(self.sums, dtype=torch.int64), updates, (updates > 0).long()]
-        (sums, updates, fed), integers = _cut(self.ranks.sum([*counts, *self._shares(_INTEGERS)], torch.int64), 3)
+        per_metric = [[updates_of(keeper.metric), int(keeper.has_rows)] for keeper in self.reduced]
+        counts = [torch.tensor(self.sums, dtype=torch.int64), torch.tensor(per_metric, dtype=torch.int64)]
+        (sums, per_metric), integers = _cut(self.ranks.sum([*counts, *self._shares(_INTEGERS)], torch.int64), 2)
         self.sums = sums.tolist()
-        fed_ranks = dict(zip(map(id, self.reduced), fed.tolist(), strict=True))
         arrived = {
             _INTEGERS: iter(integers),
             _SUM: iter(self.ranks.sum(self._shares(_SUM), torch.float64)),
             _EXTREME: iter(self.ranks.largest(self._shares(_EXTREME))),
             _GATHER: iter(zip(*self.ranks.gather_packed(mine, sizes), strict=True) if max(sizes) else ()),
         }
-        found = {id(m): State(count, {}) for m, count in zip(self.reduced, updates.tolist(), strict=True)}
+        of_all = dict(zip((id(keeper.metric) for keeper in self.reduced), per_metric.tolist(), strict=True))
+        found = {metric: State(updates, {}) for metric, (updates, _) in of_all.items()}
         for slot in self.slots:
             value = next(arrived[slot.way])
-            if ranks := fed_ranks[id(slot.metric)]:
-                found[id(slot.metric)].states[slot.state] = slot.value_of_all(value, ranks)
+            metric = id(slot.metric)
+            if ranks := of_all[metric][1]:
+                found[metric].states[slot.state] = slot.value_of_all(value, ranks)
         return found
 
     def _shares(self, way: str) -> list[Tensor]:
         return [slot.share() for slot in self.slots if slot.way == way]
 
-    def _by_gathering_all(self) -> dict[int, State]:
-        """Every rank's state of every metric, merged; an error where they differ in more than who has rows."""
-        members = [
-            (name + path, m) for unit in self.units for name, one in unit.items() for path, m in _metrics_in(one)
-        ]
-        members = [(name, m) for name, m in members if _takes_part(m) and not _syncs_itself(m)]
+    def _by_gathering_all(self, *, states: bool = True) -> dict[int, State]:
+        """Every rank's state of every metric, merged; an error where they differ in more than who has rows.
+
+        Without ``states`` what is known to differ suffices.
+        """
+        fed = [keeper for keeper in self.members if keeper.has_rows] if states else []
         mine = {
             "about": self.about,
             "fault": None if self.fault is None else (type(self.fault), str(self.fault)),
             "sums": self.sums,
-            "states": {name: tuple(_state_of(m, m._defaults)) for name, m in members if updates_of(m)},
-            "settings": {name: _settings_there(m) for name, m in members if updates_of(m)},
+            "kept": self._kept() if states else {},
+            "states": {keeper.name: tuple(_state_of(keeper.metric, keeper.metric._defaults)) for keeper in fed},
+            "settings": {keeper.name: _settings_there(keeper.metric) for keeper in fed},
         }
         ranks = gathered(mine, self.about, self.group)
-        raise_faults([rank["fault"] for rank in ranks])
-        raise_differences([rank["about"] for rank in ranks])
-        found: dict[int, State] = {}
-        for name, metric in members:
-            fed = {i: State(*rank["states"][name]) for i, rank in enumerate(ranks) if name in rank["states"]}
-            states = {}
-            for state, reduction in metric._reductions.items() if fed else ():
-                parts = {rank: one.states[state] for rank, one in fed.items()}
-                if reduction is not dim_zero_cat:
-                    raise_other_forms(f"state {state!r} of {name}", parts)
-                states[state] = _merged(name, metric, state, list(parts.values()))
-            for rank in fed if not updates_of(metric) else ():
-                for setting, value in ranks[rank]["settings"][name].items():
-                    if states.get(setting, getattr(metric, setting, None)) is None:
-                        states[setting] = _on(metric.device, value)
-            found[id(metric)] = State(sum(one.updates for one in fed.values()), states)
-        self.sums = [sum(numbers) for numbers in zip(*(rank["sums"] for rank in ranks), strict=True)]
-        return found
+        raise_faults({i: rank["fault"] for i, rank in ranks.items()})
+        raise_differences({i: rank["about"] for i, rank in ranks.items()})
+        raise_differences({i: rank["kept"] for i, rank in ranks.items()})
+        self.sums = [sum(numbers) for numbers in zip(*(rank["sums"] for rank in ranks.values()), strict=True)]
+        return {id(keeper.metric): _of_all(keeper, ranks) for keeper in self.members}
+
+    def _kept(self) -> dict[str, str]:
+        """How each metric is synced, and what its states are called, in words."""
+        words: dict[str, str] = {}
+        for keeper in self.keepers:
+            words[f"sync of {keeper.name}"] = keeper.way
+            words[f"names of states of {keeper.name}"] = ", ".join(keeper.metric._defaults)
+        return words
+
+
+def _of_all(keeper: _Keeper, ranks: Mapping[int, Any]) -> State:
+    """The state of a metric over all ranks, from what each has gathered of its own."""
+    name, metric, *_ = keeper
+    fed = {i: State(*rank["states"][name]) for i, rank in ranks.items() if name in rank["states"]}
+    states = {}
+    for state, reduction in metric._reductions.items() if fed else ():
+        parts = {rank: one.states[state] for rank, one in fed.items()}
+        if reduction is not dim_zero_cat:
+            raise_other_forms(f"state {state!r} of {name}", parts)
+        states[state] = _merged(name, metric, state, list(parts.values()))
+    for rank in fed if not keeper.has_rows else ():
+        for setting, value in ranks[rank]["settings"][name].items():
+            if states.get(setting, getattr(metric, setting, None)) is None:
+                states[setting] = _on(metric.device, value)
+    return State(sum(one.updates for one in fed.values()), states)
 
 
 _INTEGERS, _SUM, _EXTREME, _GATHER = "sum of integers", "sum of floats", "extreme", "gather"
@@ -292,12 +380,11 @@ _WAYS: dict[Any, str] = {dim_zero_sum: _SUM, dim_zero_mean: _SUM, dim_zero_max: 
 class _Slot:
     """One state of a metric, and how it travels: in a reduction where one gives what torchmetrics would."""
 
-    def __init__(self, name: str, metric: Metric, state: str) -> None:
-        self.name = name
-        self.metric = metric
+    def __init__(self, keeper: _Keeper, state: str) -> None:
+        self.name, self.metric, *_, self.has_rows = keeper
         self.state = state
-        self.value: Any = getattr(metric, state)
-        self.reduction = metric._reductions[state]
+        self.value: Any = getattr(self.metric, state)
+        self.reduction = self.metric._reductions[state]
         self.way = _GATHER
         if isinstance(self.value, Tensor) and self.value.layout == torch.strided and not self.value.is_complex():
             if self.value.is_floating_point():
@@ -313,14 +400,14 @@ class _Slot:
 
     def share(self) -> Tensor:
         """This rank's part in a reduction; of a smallest value the largest negative is taken."""
-        if not updates_of(self.metric):
+        if not self.has_rows:
             return torch.full_like(self.value, -torch.inf if self.way == _EXTREME else 0)
         value: Tensor = self.value.detach()
         return -value if self.reduction is dim_zero_min else value
 
     def value_to_gather(self) -> Any:
         """This rank's state; ``None`` where it has no rows."""
-        return self.value if updates_of(self.metric) else None
+        return self.value if self.has_rows else None
 
     def value_of_all(self, value: Any, ranks: int) -> Any:
         """The state of all ranks, from what arrived; ``ranks`` is how many of them have rows."""
@@ -328,7 +415,8 @@ class _Slot:
             return _merged(self.name, self.metric, self.state, [part for part in value if part is not None])
         value = value / ranks if self.reduction is dim_zero_mean else value
         value = -value if self.reduction is dim_zero_min else value
-        return value.to(self.value.device, torch.int64 if self.way == _INTEGERS else self.value.dtype)
+        kept = self.value.dtype
+        return value.to(self.value.device, torch.int64 if self.way == _INTEGERS and kept != torch.uint64 else kept)
 
 
 def _merged(name: str, metric: Metric, state: str, parts: Sequence[Any]) -> Any:
@@ -350,16 +438,13 @@ class _Ranks:
     def __init__(self, about: Mapping[str, str], group: Any = None) -> None:
         self.about = about
         self.group = group
-        self.size = dist.get_world_size(group)
-        backend = str(dist.get_backend(group))
-        elsewhere = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        on_cpu = elsewhere is None or backend in ("gloo", "mpi")
-        self.device = torch.device("cpu") if on_cpu or elsewhere is None else torch.device(elsewhere.type)
+        self.numbers = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
+        self.device = _device_of(group)
 
     def gather(self, mine: Tensor) -> Tensor:
         """Return the tensors of all ranks, which have one shape, stacked."""
         mine = mine.to(self.device)
-        everyone = mine.new_empty((self.size, *mine.shape))
+        everyone = mine.new_empty((len(self.numbers), *mine.shape))
         self._meet(lambda: dist.all_gather(list(everyone.unbind()), mine, group=self.group))
         return everyone
 
@@ -398,6 +483,15 @@ class _Ranks:
                 "hangs, or does something else. Every rank must end each epoch, and call `log_metrics` and "
                 f"`StageMetrics.compute` when the others do. torch.distributed says: {error}"
             ) from error
+
+
+def _device_of(group: Any) -> torch.device:
+    """The device on which a group exchanges: the accelerator's, where its back end there is one of its own."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    back_ends = dict(part.split(":") for part in dist.get_backend_config(group).split(","))
+    if accelerator is None or back_ends.get(accelerator.type) in (None, "gloo", "mpi"):
+        return torch.device("cpu")
+    return torch.device(accelerator.type)
 
 
 def _cut(items: list[Any], at: int) -> tuple[list[Any], list[Any]]:

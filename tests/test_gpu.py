@@ -4,10 +4,14 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import torch.distributed as dist
+from torchmetrics import CatMetric, MaxMetric, MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from metric_mixin import LabelRangeError, StageMetrics
+from metric_mixin._sync import _Exchange, _keepers
+from metric_mixin.testing import run_ranks
 from tests.support import CLASSES, Lit, loader
 from tests.test_families import every_family, states_of
 
@@ -68,6 +72,66 @@ def test_a_wrong_label_on_a_gpu_is_an_error_at_the_epochs_end(family):
     stage.reset()
     stage.update(preds.cuda(), target.cuda())
     stage.compute()
+
+
+def every_way(device):
+    """Metrics whose states are reduced and gathered, one of which keeps its rows on the CPU."""
+    rows = {"rows": CatMetric(), "kept": CatMetric(compute_on_cpu=True)}
+    return StageMetrics({"acc": MulticlassAccuracy(CLASSES), "mean": MeanMetric(), "top": MaxMetric()} | rows).to(
+        device
+    )
+
+
+def fed(stage, rank, device):
+    stage.update_only(["acc"], torch.arange(CLASSES, device=device), torch.full((CLASSES,), rank, device=device))
+    stage.update_only(["mean", "top", "rows", "kept"], torch.tensor([1.0, 2.0], device=device) + 10 * rank)
+    return stage
+
+
+def on_a_rank(rank, device):
+    values = fed(every_way(device), rank, device).compute()
+    return {key: (value.device.type, value.tolist()) for key, value in values.items()}
+
+
+def check_two_ranks(device):
+    ranks = run_ranks(on_a_rank, device)
+    assert ranks[0] == ranks[1]
+    values = {key: value for key, (_, value) in ranks[0].items()}
+    assert values == {
+        "acc": pytest.approx(2 / 9),
+        "mean": 6.5,
+        "top": 12,
+        "rows": [1, 2, 11, 12],
+        "kept": [1, 2, 11, 12],
+    }
+    assert {key: where for key, (where, _) in ranks[0].items()} == dict.fromkeys(values, device) | {"kept": "cpu"}
+
+
+def test_states_on_a_gpu_travel_by_gloo():
+    """H5: two ranks on one GPU, whose group exchanges on the CPU; values are on the GPU again."""
+    check_two_ranks("cuda")
+
+
+def check_exchange(back_end, folder):
+    meeting = (folder / "meeting").as_uri()
+    dist.init_process_group(back_end, init_method=meeting, rank=0, world_size=1)
+    try:
+        stage = fed(every_way("cpu"), 0, "cpu")
+        units = stage.units()
+        found = _Exchange(_keepers(units), {}, [5]).run()
+    finally:
+        dist.destroy_process_group()
+    for unit in units:
+        metric = next(iter(unit.values()))
+        updates, states = found[id(metric)]
+        assert updates == 1
+        for name, state in metric.metric_state.items():
+            torch.testing.assert_close(states[name], state)  # devices, too
+
+
+def test_states_on_the_cpu_travel_by_nccl(tmp_path):
+    """H5: the only rank of a group that exchanges on the GPU gets its states back, on the CPU."""
+    check_exchange("nccl", tmp_path)
 
 
 def test_no_step_of_fit_waits_for_the_gpu(trainer):

@@ -28,6 +28,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassHingeLoss,
     MulticlassPrecision,
+    MulticlassStatScores,
 )
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, R2Score, SpearmanCorrCoef
@@ -35,7 +36,7 @@ from torchmetrics.retrieval import RetrievalMAP
 from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper
 
 from metric_mixin import StageMetrics, SyncError
-from metric_mixin._sync import _Exchange, _merged
+from metric_mixin._sync import _device_of, _Exchange, _keepers, _merged
 from metric_mixin.testing import run_ranks
 
 pytestmark = pytest.mark.filterwarnings(
@@ -372,7 +373,18 @@ def on_two_ranks():
 @pytest.fixture(scope="module")
 def on_three_ranks():
     splits = [split for split, parts in SPLITS.items() if len(parts) == 3]
-    return run_ranks(on_splits, splits, world_size=3, timeout=90)
+    return run_ranks(on_splits_and_in_a_part, splits, world_size=3, timeout=90)
+
+
+def on_splits_and_in_a_part(rank, splits):
+    """And what ranks 0 and 2 have of a metric of theirs, whose shape differs between them."""
+    stage = StageMetrics({"m": Given(torch.zeros(2), process_group=limited_group([0, 2]))})
+    stage.update(torch.ones(2 + rank))
+    try:
+        found = stage.compute()["m"].tolist()
+    except SyncError as error:
+        found = str(error)
+    return on_splits(rank, splits) | {"part": found, "calls": collectives(rank)}
 
 
 def once_more(rank):
@@ -413,6 +425,154 @@ def own_attribute(rank):
     return str(caught.value), stage.compute()["sum"].item()
 
 
+def limited_group(ranks):
+    """A group whose collectives fail in seconds, where torch waits for half an hour."""
+    return dist.new_group(ranks, timeout=timedelta(seconds=5))
+
+
+def in_groups(rank):
+    """Metrics with a group of their own: in another order, in groups that come apart, without rows, and elsewhere."""
+    group, another, other = limited_group([0, 1]), limited_group([0, 1]), limited_group([0])
+    x, y = data()
+    groups = {"a": group, "b": another}
+    turned = StageMetrics({name: SumMetric(process_group=groups[name]) for name in ("ab" if rank else "ba")})
+    turned.update_only(["a"], tensor(1.0 + rank)), turned.update_only(["b"], tensor(100.0))
+    apart = StageMetrics(
+        {"acc": micro(C, process_group=group), "stats": MulticlassStatScores(C, average="micro", process_group=group)}
+    )
+    apart.update(x[rank::2], y[rank::2])
+    if rank == 0:
+        apart.update_only(["acc"], x[:2], y[:2])
+    lists = StageMetrics({"map": RetrievalMAP(process_group=group)})
+    if rank == 0:
+        lists.update(*indexed(x, y))
+    elsewhere = StageMetrics({"sum": SumMetric(process_group=other)})
+    elsewhere.update(tensor(1.0 + rank))
+    return [stage.compute() for stage in (turned, apart, lists, elsewhere)]
+
+
+class Unsendable(Metric):
+    """Keeps what cannot be pickled, or a state that nobody declared."""
+
+    full_state_update = False
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+        self.add_state("kept", default=[], dist_reduce_fx=None)
+
+    def update(self, x):
+        if self.what == "late":
+            self.add_state("late", default=tensor(0.0), dist_reduce_fx="sum")
+        else:
+            self.kept.append(lambda: x)
+
+    def compute(self):
+        return tensor(0.0)
+
+
+def on_one_rank(rank):
+    """What one rank alone has, or does, and both are to know of."""
+    pickled, late = (StageMetrics({"m": Unsendable(what)}) for what in ("pickle", "late"))
+    if rank == 1:
+        pickled.update(tensor(1.0)), late.update(tensor(1.0))
+    off, grouped = (StageMetrics({"m": SumMetric()}) for _ in range(2))
+    raising = StageMetrics({"m": SumMetric(distributed_available_fn=(unavailable, unknown)[rank])})
+    group = limited_group([0, 1])
+    if rank == 1:
+        off["m"].sync_on_compute, grouped["m"].process_group = False, group
+    started, found = time.monotonic(), []
+    for stage in (pickled, late, off, grouped, raising):
+        with pytest.raises(SyncError) as caught:
+            stage.compute()
+        found.append(str(caught.value))
+    return found, time.monotonic() - started
+
+
+class Keeping(SumMetric):
+    """Keeps its rows through a reset, as some metrics of images keep those of real ones."""
+
+    def reset(self):
+        kept = self.sum_value
+        super().reset()
+        self.sum_value = kept
+
+
+def from_elsewhere(rank):
+    """Ranks have 1 and 2, merged, loaded, or kept through a reset; rank 0 alone has 10 more."""
+    stages = {name: StageMetrics({"sum": SumMetric()}) for name in ("merged", "loaded")}
+    stages["kept"] = StageMetrics({"sum": Keeping()})
+    one = SumMetric()
+    one.persistent(True)
+    one.update(tensor(1.0 + rank))
+    stages["merged"]["sum"].merge_state(one)
+    stages["loaded"].persistent(True)
+    stages["loaded"].load_state_dict({"sum.sum_value": one.sum_value})
+    stages["kept"].update(tensor(1.0 + rank)), stages["kept"].reset()
+    found = {}
+    for name, stage in stages.items():
+        before = stage.compute()["sum"].item()
+        if rank == 0:
+            stage.update(tensor(10.0))
+        found[name] = before, stage.compute()["sum"].item()
+    return found
+
+
+INTEGERS = [
+    (torch.uint8, 200, 250, 450),
+    (torch.int8, -128, -128, -256),
+    (torch.int16, 32767, 32767, 65534),
+    (torch.int32, 2**31 - 1, 2**31 - 1, 2**32 - 2),
+    (torch.int64, 2**53 + 1, 2**53 + 3, 2**54 + 4),
+    (torch.int64, 2**62, 2**62 - 1, 2**63 - 1),
+    (torch.uint64, 2**63, 5, 2**63 + 5),
+    (torch.bool, True, True, 2),
+]
+"""A dtype, the states of two ranks, and their sum."""
+
+
+class Given(Metric):
+    """Its state is what it was given last."""
+
+    full_state_update = False
+
+    def __init__(self, default, reduce="sum", **options):
+        super().__init__(**options)
+        self.add_state("given", default=default, dist_reduce_fx=reduce)
+
+    def update(self, x):
+        self.given = x
+
+    def compute(self):
+        return self.given
+
+
+def integers(rank):
+    found = []
+    for dtype, *shares, _ in INTEGERS:
+        stage = StageMetrics({"m": Given(tensor(0, dtype=dtype))})
+        stage.update(tensor(shares[rank], dtype=dtype))
+        found.append(stage.compute()["m"].item())
+    return found
+
+
+class FailingSync(SumMetric):
+    """Fails when it has changed a state."""
+
+    def _sync_dist(self, *args, **kwargs):
+        self.sum_value = tensor(42.0)
+        raise ValueError("half done")
+
+
+def own_sync_fails(rank):
+    """The message, and the state after it."""
+    stage = StageMetrics({"sum": FailingSync()})
+    stage.update(tensor(1.0))
+    with pytest.raises(SyncError) as caught:
+        stage.compute()
+    return str(caught.value), stage["sum"].sum_value.item()
+
+
 def small_cases(rank):
     """What does not need processes of its own, one after the other."""
     cases = [
@@ -426,6 +586,11 @@ def small_cases(rank):
         once_more,
         swapped,
         own_attribute,
+        in_groups,
+        on_one_rank,
+        from_elsewhere,
+        integers,
+        own_sync_fails,
     ]
     return {case.__name__: case(rank) for case in cases}
 
@@ -474,7 +639,7 @@ def both_paths(rank):
             if rows := SPLITS[split][rank]:
                 stage.update(*METRICS[stage.names()[0]][1](x[rows], y[rows]))
         units = [unit for stage in stages for unit in stage.units()]
-        exchange = _Exchange(units, {}, [rank + 1], None)
+        exchange = _Exchange(_keepers(units), {}, [rank + 1])
         fast, fast_sums = exchange.run(), exchange.sums
         exchange.sums = [rank + 1]
         slow = exchange._by_gathering_all()
@@ -566,6 +731,14 @@ def test_the_number_of_collectives_does_not_grow_and_their_order_is_the_same_on_
             "all": ["all_gather", "all_reduce", "all_reduce", "all_reduce", "all_gather"],
         }[kinds], metrics
     assert first == second
+
+
+def test_what_a_reduction_holds_does_not_grow_with_the_ranks(calls_of_ranks, on_three_ranks):
+    """A header and tensors of one size each, on two ranks and on three."""
+    two, three = calls_of_ranks[0], on_three_ranks[0]["calls"]
+    for key in two:
+        if key[0] in ("counts", "floats"):
+            assert three[key] == two[key]
 
 
 def test_torchmetrics_own_sync_needs_more(calls_of_ranks):
@@ -669,6 +842,33 @@ def test_ranks_that_differ_get_the_same_error_that_says_who_differs_in_what(of_r
     assert value == other == 3
 
 
+def test_what_one_rank_alone_cannot_send_or_does_otherwise_is_an_error_on_each(of_ranks):
+    """A state that cannot be pickled, or is made by an update; a sync that was switched off or put into a group."""
+    (first, seconds), (second, _) = of_ranks["on_one_rank"]
+    assert seconds < 5
+    assert first == second
+    pickled, late, off, grouped, raising = first
+    assert pickled.startswith("On rank 1: Cannot exchange state 'kept' of metric 'm' (Unsendable): ")
+    assert "local object 'Unsendable.update" in pickled
+    assert "A state must be a tensor" in pickled
+    assert "names of states of metric 'm' is kept on rank 0, kept, late on rank 1" in late
+    assert "sync of metric 'm' is with all on rank 0, not synced on rank 1" in off
+    assert "sync of metric 'm' is with all on rank 0, in its `process_group` on rank 1" in grouped
+    assert raising.startswith("On rank 1: Cannot exchange states: OSError: unknown. ")
+
+
+def test_states_from_elsewhere_are_rows(of_ranks):
+    """Merged, loaded, or kept by a ``reset`` of its own: 1 and 2 make 3, and 13 with 10 more on one rank."""
+    for found in of_ranks["from_elsewhere"]:
+        assert found == dict.fromkeys(("merged", "loaded", "kept"), (3, 13))
+
+
+def test_integers_are_summed_bit_for_bit(of_ranks):
+    """Beyond what their dtype holds, and what a double does."""
+    for found in of_ranks["integers"]:
+        assert found == [total for *_, total in INTEGERS]
+
+
 def partly(rank):
     """Groups come apart on the rank that updates some of their members."""
     stage = StageMetrics({"acc": MulticlassAccuracy(C), "f1": MulticlassF1Score(C), "mse": MeanSquaredError()})
@@ -752,12 +952,36 @@ def unavailable():
     return False
 
 
-def test_settings_that_say_how_a_metric_syncs_are_honoured(of_ranks):
-    """Ranks have 1 and 2: their own where there is no sync or a group of one, 3 over all, 6 where counted twice."""
-    for rank, found in enumerate(of_ranks["honoured"]):
-        own = rank + 1.0
-        wanted = {"all": 3, "local": own, "unavailable": own, "own-group": own, "whole-group": 3, "twice": 6}
-        assert {name: value.item() for name, value in found.items()} == wanted | {"on-step": 3, "own-sync": 42}
+def unknown():
+    raise OSError("unknown")
+
+
+def test_metrics_with_a_group_are_exchanged_in_it(of_ranks):
+    """By their names, whatever their order, and how they are grouped; a rank outside of the group has its own rows."""
+    x, y = data()
+    acc, stats, both = micro(), MulticlassStatScores(C, average="micro"), RetrievalMAP()
+    acc.update(x, y), acc.update(x[:2], y[:2]), stats.update(x, y), both.update(*indexed(x, y))
+    for rank, (turned, apart, lists, elsewhere) in enumerate(of_ranks["in_groups"]):
+        assert turned == {"a": 3, "b": 200}
+        torch.testing.assert_close(apart, {"acc": acc.compute(), "stats": stats.compute()})
+        torch.testing.assert_close(lists["map"], both.compute())
+        assert elsewhere == {"sum": 1 + rank}
+
+
+def test_ranks_of_a_group_are_called_by_their_numbers_among_all(on_three_ranks):
+    """The second in a group of ranks 0 and 2 is rank 2; rank 1 is not in it."""
+    first, own, third = (rank["part"] for rank in on_three_ranks)
+    assert first == third
+    assert "torch.float32 of shape (2,) on rank 0, torch.float32 of shape (4,) on rank 2" in first
+    assert own == [1, 1, 1]
+
+
+def test_a_sync_of_its_own_that_fails_is_named_and_changes_no_state(of_ranks):
+    """The error says of which metric it is; the rows of before are there."""
+    for rank, (message, state) in enumerate(of_ranks["own_sync_fails"]):
+        assert f"Rank {rank} could not sync metric 'sum' (FailingSync)" in message
+        assert message.endswith("ValueError: half done")
+        assert state == 1
 
 
 # What is left behind
@@ -837,6 +1061,26 @@ def test_states_of_inference_mode_are_exchanged_in_it(of_ranks):
         assert found["scores"].item() == pytest.approx(x[:, 0].mean().item())
         assert last["acc"].item() == pytest.approx(right[:2].float().mean().item())
         assert last["rows"].tolist() == x[:2].tolist()
+
+
+@pytest.mark.parametrize(
+    ("back_ends", "accelerator", "device"),
+    [
+        ("cpu:gloo,cuda:gloo", "cuda", "cpu"),
+        ("cpu:gloo", "cuda", "cpu"),
+        ("cpu:mpi,cuda:mpi", "cuda", "cpu"),
+        ("cuda:nccl", "cuda", "cuda"),
+        ("cpu:gloo,cuda:nccl", "cuda", "cuda"),
+        ("xpu:xccl", "xpu", "xpu"),
+        ("cpu:gloo", None, "cpu"),
+    ],
+)
+def test_a_group_exchanges_on_the_device_of_its_back_end(back_ends, accelerator, device, monkeypatch):
+    """H5: where the accelerator has a back end of its own in the group; else on the CPU, wherever states are."""
+    monkeypatch.setattr(dist, "get_backend_config", lambda group: back_ends)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: accelerator and torch.device(accelerator))
+    assert _device_of(None) == torch.device(device)
 
 
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["compute-on-cpu", "on-its-device"])
