@@ -8,7 +8,8 @@ The way of the data, a file a step:
    ``_labels``, ``_precision``: inputs as they are counted; ``_members``: one metric; ``_collection``: under any name;
    ``_memory``: bytes; ``_insides``: what of torchmetrics must be there)
 4. ``_record``, ``_sync``, ``_merge``: one stage over its dataloaders; the states of all ranks, and of all dataloaders,
-   as one (``_signature``: what ranks compare; ``_packing``: states as bytes)
+   as one (``_signature``: what ranks compare; ``_packing``: states as bytes; ``_states``: taken and put back;
+   ``_ranks``: the collectives)
 5. ``_layout``, ``_keys``: values -> one scalar per key, and the arrays that are left (``_class_names``)
 6. ``_best``, ``_log``, ``_pictures``, ``_report``: scalars -> the best so far, Trainer and loggers, pictures, tables
    (``_transfer``: scalars on the CPU; ``_results``: many keys, as Lightning keeps them; ``_figures``: a value -> a

@@ -37,19 +37,6 @@ def merge_into(merged: Metric, parts: Sequence[Metric]) -> None:
         target._computed = None
 
 
-def updates_of(metric: Metric) -> int:
-    """Return how often a metric was updated since its reset."""
-    return int(metric._num_vals_seen if isinstance(metric, Running) else metric._update_count)
-
-
-def set_updates(metric: Metric, updates: int) -> None:
-    """Set how often a metric was updated since its reset."""
-    if isinstance(metric, Running):
-        metric._num_vals_seen = updates
-    else:
-        metric._update_count = updates
-
-
 def _merge_windows(merged: Running, sources: Sequence[Running]) -> None:
     """Give ``merged`` the last batches of all places, which came one after the other."""
     window, states = merged.window, list(merged.base_metric._defaults)

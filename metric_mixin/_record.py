@@ -17,8 +17,10 @@ from metric_mixin._loss import EpochLoss
 from metric_mixin._members import copied
 from metric_mixin._merge import merge_into
 from metric_mixin._padding import Rows, Shard
+from metric_mixin._ranks import several_ranks
 from metric_mixin._stage import StageMetrics
-from metric_mixin._sync import Unit, compute_alone, computing_anew_alone, several_ranks, synced
+from metric_mixin._states import compute_alone, computing_anew_alone
+from metric_mixin._sync import Unit, synced
 
 Loader = str | int | None
 """A dataloader as ``metric_key`` gets it: its name, its index where it has none, ``None`` for a single one or all."""

@@ -16,8 +16,9 @@ from torchmetrics.wrappers import Running
 
 from metric_mixin._errors import ResumeError
 from metric_mixin._inputs import describe
-from metric_mixin._merge import merged_state, set_updates, updates_of
+from metric_mixin._merge import merged_state
 from metric_mixin._record import Part, StageRecord
+from metric_mixin._states import set_updates, updates_of
 
 ENTRY = "metric_mixin"
 VERSION = 1

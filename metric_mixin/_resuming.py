@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metric_mixin._options import options_of
+from metric_mixin._ranks import gathered, several_ranks
 from metric_mixin._resume import (
     ENTRY,
     VERSION,
@@ -16,7 +17,6 @@ from metric_mixin._resume import (
     states_of,
 )
 from metric_mixin._signature import raise_faults
-from metric_mixin._sync import gathered, several_ranks
 from metric_mixin._trainer import data_ranks, is_fitting, train_loaders_are_stateful, train_position, trainer_of
 
 

@@ -23,9 +23,10 @@ from metric_mixin._layout import layout_of
 from metric_mixin._members import accepted, begun_update, check_keywords, computed, own_metrics, was_updated
 from metric_mixin._memory import Memory, memory_of
 from metric_mixin._precision import widened
+from metric_mixin._ranks import several_ranks
 from metric_mixin._sharing import NOTHING, Counted, Sharing
 from metric_mixin._signature import settings_of
-from metric_mixin._sync import Unit, several_ranks, synced
+from metric_mixin._sync import Unit, synced
 
 _PAIR = {"preds", "target"}
 

@@ -1,4 +1,4 @@
-"""States of every rank in, the states of all rows out, in a few collectives; the only user of torch.distributed.
+"""States of every rank in, the states of all rows out, in a few collectives.
 
 Every exchange begins with a header that all ranks gather: what is exchanged, how it is laid out, how many bytes each
 rank has beside it. Where all agree, states that are summed, averaged or compared travel in one reduction of integers,
@@ -14,48 +14,34 @@ whose semantics these are, except that a rank without rows has no part in a resu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mean, dim_zero_min, dim_zero_sum
 
 from metric_mixin._errors import MetricMixinError, SyncError
 from metric_mixin._inputs import mapped
-from metric_mixin._merge import merged_state, set_updates, updates_of
-from metric_mixin._packing import as_bytes, is_dense, packed, unpacked
+from metric_mixin._merge import merged_state
+from metric_mixin._packing import packed
+from metric_mixin._ranks import Ranks, gathered, several_ranks, this_rank
 from metric_mixin._signature import plain_attributes, raise_differences, raise_faults, raise_other_forms
+from metric_mixin._states import (
+    State,
+    computing_anew_alone,
+    has_rows,
+    metrics_in,
+    set_state,
+    state_of,
+    updates_of,
+    with_state,
+)
 
 Unit = Mapping[str, Metric]
 """Metrics by name that have one state: that of the first travels, and all get it. Only the first may wrap others."""
-
-
-class State(NamedTuple):
-    """What a metric has accumulated: the number of its updates, and attributes by name, its states above all."""
-
-    updates: int
-    states: dict[str, Any]
-
-
-def several_ranks(group: Any = None) -> bool:
-    """Whether this is one of several processes in a group of torch.distributed, that of all where ``None``."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-
-
-def gathered(value: Any, about: Mapping[str, str], group: Any = None) -> dict[int, Any]:
-    """Return ``value`` of each rank by its number, on every rank, with tensors of their own on the CPU.
-
-    It may be of containers, tensors and whatever can be pickled.
-    """
-    ranks = _Ranks(about, group)
-    mine = packed(value, ranks.device)
-    sizes = ranks.gather(torch.tensor([mine.numel()])).flatten().tolist()
-    values = [mapped(lambda tensor: tensor.cpu().clone(), one) for one in ranks.gather_packed(mine, sizes)]
-    return dict(zip(ranks.numbers, values, strict=True))
 
 
 @contextmanager
@@ -99,76 +85,15 @@ def synced(
             first = next(iter(unit.values()))
             for metric in unit.values():
                 stack.enter_context(computing_anew_alone(metric))
-                for (_, leader), (_, module) in zip(_metrics_in(first), _metrics_in(metric), strict=True):
+                for (_, leader), (_, module) in zip(metrics_in(first), metrics_in(metric), strict=True):
                     if (state := found.get(id(module), found.get(id(leader)))) is not None:
-                        stack.enter_context(_with_state(module, state))
+                        stack.enter_context(with_state(module, state))
         yield exchange.sums
-
-
-def compute_alone(metric: Metric) -> None:
-    """Let ``metric`` and those that it wraps compute from the states they have from now on, without a collective."""
-    for _, module in _metrics_in(metric):
-        module.distributed_available_fn = _no
-
-
-@contextmanager
-def computing_anew_alone(metric: Metric) -> Iterator[None]:
-    """Inside, ``metric`` and those that it wraps compute from the states they have, without a collective.
-
-    No value is kept: when one is asked for again, another rank may have had rows.
-    """
-    kept = [(module, module.distributed_available_fn) for _, module in _metrics_in(metric)]
-    try:
-        for module, _ in kept:
-            module._computed = None
-        compute_alone(metric)
-        yield
-    finally:
-        for module, available in kept:
-            module.distributed_available_fn = available
-            module._computed = None
-
-
-def _no() -> bool:
-    return False
-
-
-@contextmanager
-def _with_state(metric: Metric, state: State) -> Iterator[None]:
-    kept = _state_of(metric, state.states)
-    try:
-        _set_state(metric, state)
-        yield
-    finally:
-        _set_state(metric, kept)
-
-
-def _state_of(metric: Metric, names: Iterable[str]) -> State:
-    return State(updates_of(metric), {name: getattr(metric, name, _ABSENT) for name in names})
-
-
-def _set_state(metric: Metric, state: State) -> None:
-    for name, value in state.states.items():
-        if value is _ABSENT:
-            delattr(metric, name)
-        else:
-            setattr(metric, name, value)
-    set_updates(metric, state.updates)
-
-
-_ABSENT = object()
 
 
 def _settings_there(metric: Metric) -> dict[str, Any]:
     """Settings that are not ``None``. An update may have made some, as a ``num_classes`` that comes with the rows."""
     return {name: value for name, value in plain_attributes(metric) if value is not None}
-
-
-def _metrics_in(metric: Metric) -> Iterator[tuple[str, Metric]]:
-    """The metric and those that it wraps, each behind its path."""
-    if not metric._modules:  # `named_modules` hashes a metric, and with it each tensor in its lists
-        return iter([("", metric)])
-    return ((f".{path}" if path else "", m) for path, m in metric.named_modules() if isinstance(m, Metric))
 
 
 _WITH_ALL, _IN_ITS_GROUP, _BY_ITSELF, _NOT = "with all", "in its `process_group`", "by itself", "not synced"
@@ -197,9 +122,9 @@ class _Keeper(NamedTuple):
 def _keepers(units: Sequence[Unit]) -> Iterator[_Keeper]:
     for unit in units:
         for i, (name, one) in enumerate(unit.items()):
-            for path, metric in _metrics_in(one):
+            for path, metric in metrics_in(one):
                 if metric._defaults:
-                    yield _Keeper(name + path, metric, i == 0, _way_of(metric), _has_rows(metric))
+                    yield _Keeper(name + path, metric, i == 0, _way_of(metric), has_rows(metric))
 
 
 def _by_group(keepers: Sequence[_Keeper]) -> dict[Any, list[_Keeper]]:
@@ -213,32 +138,16 @@ def _by_group(keepers: Sequence[_Keeper]) -> dict[Any, list[_Keeper]]:
 
 def _synced_by_itself(keeper: _Keeper) -> State:
     name, metric, *_ = keeper
-    kept = _state_of(metric, metric._defaults)
+    kept = state_of(metric, metric._defaults)
     try:
         with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
-            return _state_of(metric, metric._defaults)
+            return state_of(metric, metric._defaults)
     except Exception as error:  # of anybody's code
-        _set_state(metric, kept)
+        set_state(metric, kept)
         raise SyncError(
-            f"Rank {dist.get_rank()} could not sync {name} ({type(metric).__name__}) by its own `dist_sync_fn` or "
+            f"Rank {this_rank()} could not sync {name} ({type(metric).__name__}) by its own `dist_sync_fn` or "
             f"`sync`: {type(error).__name__}: {error}"
         ) from error
-
-
-def _has_rows(metric: Metric) -> bool:
-    """Whether a metric was updated, or has states from elsewhere: loaded, merged, or left by a ``reset`` of its own."""
-    return updates_of(metric) > 0 or any(
-        not _is_default(getattr(metric, name), default) for name, default in metric._defaults.items()
-    )
-
-
-def _is_default(state: Any, default: Any) -> bool:
-    """Whether a state is what a reset makes of it, to the last bit; of a sparse tensor an update alone can tell."""
-    if isinstance(state, list) or isinstance(default, list):
-        return isinstance(state, list) and not state
-    if not (is_dense(state) and is_dense(default)):
-        return True
-    return state.shape == default.shape and torch.equal(as_bytes(state), as_bytes(default.to(state)))
 
 
 class _Exchange:
@@ -259,7 +168,7 @@ class _Exchange:
         self.sums = list(numbers)
         self.fault = fault
         self.group = group
-        self.ranks = _Ranks(about, group)
+        self.ranks = Ranks(about, group)
 
     def run(self) -> dict[int, State]:
         """Return the state of all ranks by the identity of the metric."""
@@ -337,7 +246,7 @@ class _Exchange:
             "fault": None if self.fault is None else (type(self.fault), str(self.fault)),
             "sums": self.sums,
             "kept": self._kept() if states else {},
-            "states": {keeper.name: tuple(_state_of(keeper.metric, keeper.metric._defaults)) for keeper in fed},
+            "states": {keeper.name: tuple(state_of(keeper.metric, keeper.metric._defaults)) for keeper in fed},
             "settings": {keeper.name: _settings_there(keeper.metric) for keeper in fed},
         }
         ranks = gathered(mine, self.about, self.group)
@@ -430,68 +339,6 @@ def _merged(name: str, metric: Metric, state: str, parts: Sequence[Any]) -> Any:
             f"Cannot reduce state {state!r} of {name} ({type(metric).__name__}) over the ranks: "
             f"{type(error).__name__}: {error}. Give `add_state` a `dist_reduce_fx` that takes what this state is."
         ) from error
-
-
-class _Ranks:
-    """The group, and its collectives; ``about`` is what messages say of the exchange."""
-
-    def __init__(self, about: Mapping[str, str], group: Any = None) -> None:
-        self.about = about
-        self.group = group
-        self.numbers = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
-        self.device = _device_of(group)
-
-    def gather(self, mine: Tensor) -> Tensor:
-        """Return the tensors of all ranks, which have one shape, stacked."""
-        mine = mine.to(self.device)
-        everyone = mine.new_empty((len(self.numbers), *mine.shape))
-        self._meet(lambda: dist.all_gather(list(everyone.unbind()), mine, group=self.group))
-        return everyone
-
-    def gather_packed(self, mine: Tensor, sizes: Sequence[int]) -> list[Any]:
-        """Return what every rank packed, to ``sizes`` bytes."""
-        padded = mine.new_zeros(max(sizes))
-        padded[: mine.numel()] = mine
-        return [unpacked(row[:size]) for row, size in zip(self.gather(padded), sizes, strict=True)]
-
-    def sum(self, shares: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        """Return the sum over the ranks of each tensor, by one collective."""
-        return self._reduced(shares, dtype, dist.ReduceOp.SUM)
-
-    def largest(self, shares: Sequence[Tensor]) -> list[Tensor]:
-        """Return the largest values of each tensor, NaN where a rank has it, by one collective."""
-        nans = [share.isnan() for share in shares]  # back ends differ in what they do with one
-        numbers = [share.masked_fill(nan, -torch.inf) for share, nan in zip(shares, nans, strict=True)]
-        values, nans = _cut(self._reduced([*numbers, *nans], torch.float64, dist.ReduceOp.MAX), len(shares))
-        return [value.masked_fill(nan > 0, torch.nan) for value, nan in zip(values, nans, strict=True)]
-
-    def _reduced(self, shares: Sequence[Tensor], dtype: torch.dtype, operation: Any) -> list[Tensor]:
-        if not shares:
-            return []
-        flat = torch.cat([share.reshape(-1).to(self.device, dtype) for share in shares])
-        self._meet(lambda: dist.all_reduce(flat, operation, group=self.group))
-        parts = torch.split(flat, [share.numel() for share in shares])
-        return [part.reshape(share.shape) for part, share in zip(parts, shares, strict=True)]
-
-    def _meet(self, collective: Callable[[], Any]) -> None:
-        try:
-            collective()
-        except RuntimeError as error:
-            what = "".join(f" of {name} {self.about[name]}" for name in ("stage", "epoch") if name in self.about)
-            raise SyncError(
-                f"Rank {dist.get_rank()} could not exchange metrics{what} with the other ranks: one of them failed, "
-                "hangs, or does something else. Every rank must end each epoch, and call `log_metrics` and "
-                f"`StageMetrics.compute` when the others do. torch.distributed says: {error}"
-            ) from error
-
-
-def _device_of(group: Any) -> torch.device:
-    """The device on which a group exchanges: the accelerator's, where its back end there is one of its own."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    back_ends = dict(part.split(":") for part in dist.get_backend_config(group).split(","))
-    if accelerator is None or back_ends.get(accelerator.type) in (None, "gloo", "mpi"):
-        return torch.device("cpu")
-    return torch.device(accelerator.type)
 
 
 def _cut(items: list[Any], at: int) -> tuple[list[Any], list[Any]]:

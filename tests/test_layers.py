@@ -36,6 +36,8 @@ ORDER = [
     "_merge",
     "_signature",
     "_packing",
+    "_ranks",
+    "_states",
     "_sync",
     "_collection",
     "_insides",

@@ -36,7 +36,8 @@ from torchmetrics.retrieval import RetrievalMAP
 from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper
 
 from metric_mixin import StageMetrics, SyncError
-from metric_mixin._sync import _device_of, _Exchange, _keepers, _merged
+from metric_mixin._ranks import _device_of
+from metric_mixin._sync import _Exchange, _keepers, _merged
 from metric_mixin.testing import run_ranks
 
 pytestmark = pytest.mark.filterwarnings(
