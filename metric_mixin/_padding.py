@@ -116,7 +116,7 @@ def trimmed(value: Any, rows: Rows, what: str) -> Any:
     """Leave out the rows of padding, in nested tuples, lists, mappings and dataclasses; types are kept.
 
     A tensor is cut along its first dimension. A list or tuple with an item a row is cut itself; otherwise its items
-    are. Tensors of no dimension, numbers, strings and objects without a length stay.
+    are. Tensors of no dimension, numbers, strings and objects without a length, or without a tensor of the rows, stay.
 
     Args:
         value: What a step hands over.
@@ -138,7 +138,7 @@ def trimmed(value: Any, rows: Rows, what: str) -> Any:
             if not any(map(_may_have_rows, part)):
                 raise _uncut(what, rows, f"got {describe(part)}")
         changed = with_parts(cut, part)
-        if changed is part and isinstance(part, Sized) and len(part) and not isinstance(part, str | bytes):
+        if changed is part and _has_rows_inside(part, rows):
             raise _uncut(what, rows, f"got {describe(part)}, a type that we cannot cut")
         return changed
 
@@ -176,6 +176,14 @@ def _has_an_item_a_row(value: Sequence[Any], rows: Rows, what: str) -> bool:
     return True
 
 
+def _has_rows_inside(item: Any, rows: Rows) -> bool:
+    """Whether an object that is no container of ours to change has a length, or a tensor of the rows, as its own."""
+    if isinstance(item, Sized):
+        return len(item) > 0 and not isinstance(item, str | bytes)
+    owned = getattr(item, "__dict__", {}).values()
+    return any(isinstance(one, Tensor) and _length(one) == rows.given for one in owned)
+
+
 def _may_have_rows(item: Any) -> bool:
     return _length(item) is not None or isinstance(item, Mapping) or is_dataclass(item)
 
@@ -198,7 +206,7 @@ def _uncut(what: str, rows: Rows, got: str) -> BatchError:
 
 
 def _repeated(sampler: Any) -> int:
-    return max(0, int(sampler.num_samples) * int(sampler.num_replicas) - len(sampler.dataset))
+    return max(0, int(sampler.total_size) - len(sampler.dataset))
 
 
 def _in_order(loader: DataLoader[Any]) -> bool:

@@ -28,7 +28,8 @@ def save(module: Any, checkpoint: dict[str, Any]) -> None:
         return
     trainer = trainer_of(module)
     epoch, batches = (0, 0) if trainer is None else train_position(trainer)
-    ranks, whole = _rows_of_epoch(recorder, trainer)
+    goes_on = "optimizer_states" in checkpoint  # nobody goes on from a file of weights alone
+    ranks, whole = _rows_of_epoch(recorder, trainer) if goes_on else ([], True)
     checkpoint[ENTRY] = {
         "version": VERSION,
         "epoch": epoch,
@@ -137,6 +138,13 @@ def take_loaded(module: Any, trainer: Any, *, announced: bool = False, epoch_end
                 f"Resumed within epoch {epoch} from a checkpoint that was saved on an exception: of the rows before "
                 "it, the training values of this epoch cover those of rank 0 alone.",
             )
+    elif saved_rows and entry["epoch"] < epoch:
+        recorder.say(
+            "resume over",
+            f"The checkpoint was saved when the last batch of epoch {entry['epoch']} was done, before that epoch had "
+            f"ended, and Lightning goes on in epoch {epoch}: epoch {entry['epoch']} has no training values. A "
+            "checkpoint of a validation, or of an epoch's end, loses none.",
+        )
     elif saved_rows or (batches and not announced):
         saved = f"epoch {entry['epoch']} after {entry['batches']} batches" if saved_rows else f"epoch {epoch}"
         recorder.say(

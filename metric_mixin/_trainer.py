@@ -153,7 +153,7 @@ def is_logging_step(trainer: Any) -> bool:
 def runs_batch(module: Any, stage: Stage) -> bool:
     """Whether a batch of ``stage`` runs: one of its steps or batch hooks, of the module or of a callback."""
     hook = running_hook(module)
-    in_batch = hook is None or "batch" in hook or hook.endswith("_step")
+    in_batch = hook is None or hook.endswith(("_step", "batch_start", "batch_end"))
     return in_batch and running_stage(trainer_of(module)) == stage
 
 

@@ -29,7 +29,7 @@ from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
 from metric_mixin import LabelRangeError, MetricLogging, MetricMixinWarning, RankError, SyncError
 from metric_mixin.testing import run_ranks
 from tests.support import CLASSES, FULLY_SHARDS_ON_CPU, Replay, data, make_trainer, pairs, ranks_trainer, unseen
-from tests.test_resume import ROWS, WHOLE, Sums, val_rows
+from tests.test_resume import ROWS, TOTAL, WHOLE, Sums, val_rows
 
 BESIDE = ["ignore:.*is no scalar and is not logged", "ignore:Using `DistributedSampler` with the dataloaders"]
 pytestmark = [pytest.mark.filterwarnings(one) for one in BESIDE]
@@ -91,8 +91,8 @@ def caught_while(run: Any) -> list[str]:
     return [str(one.message) for one in caught]
 
 
-def fitted(rank: int, folder: str) -> dict[str, Any]:
-    """Two epochs of 21 and 13 rows, validation and test, with the collectives of each kind that were called."""
+def noted_collectives() -> list[str]:
+    """The names of the collectives that are called from now on."""
     calls: list[str] = []
     for name in ("all_gather", "all_reduce", "barrier", "broadcast", "all_gather_object"):
         original = getattr(dist, name)
@@ -102,6 +102,12 @@ def fitted(rank: int, folder: str) -> dict[str, Any]:
             return _original(*args, **kwargs)
 
         setattr(dist, name, called)
+    return calls
+
+
+def fitted(rank: int, folder: str) -> dict[str, Any]:
+    """Two epochs of 21 and 13 rows, validation and test, with the collectives of each kind that were called."""
+    calls = noted_collectives()
     module = Many()
     module.log_own = True
     trainer = ranks_trainer(folder, 2, max_epochs=2, callbacks=[EarlyStopping("val/acc", mode="max", patience=9)])
@@ -462,11 +468,19 @@ def test_rows_count_once_whoever_has_them(tmp_path):
 
 
 class RankSums(Sums):
-    """Its rows are dealt to the ranks; what it was given on this one."""
+    """Its rows are dealt to the ranks; notes the collectives of the mixin while a checkpoint is saved."""
 
-    def __init__(self) -> None:
+    metric_logging = MetricLogging(track_best={"train/mean": "max"})
+
+    def __init__(self, calls: list[str] | None = None) -> None:
         super().__init__()
-        self.calls: list[str] = []
+        self.calls: list[str] = [] if calls is None else calls
+        self.saves: list[list[str]] = []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        before = len(self.calls)
+        super().on_save_checkpoint(checkpoint)
+        self.saves.append(self.calls[before:])
 
     def configure_stage_metrics(self, stage: str) -> Any:
         return super().configure_metrics() | ({"pearson": PearsonCorrCoef()} if stage == "train" else {})
@@ -507,19 +521,26 @@ def own_sampler(folder: Any, **options: Any) -> Any:
 
 
 def resumed(rank: int, folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"saves": {}}
+    calls = noted_collectives()
     for name, options in {
         "mid": {"every_n_train_steps": 2},
         "val": {"save_on_train_epoch_end": False},
+        "end": {"save_on_train_epoch_end": True},
+        "weights": {"every_n_train_steps": 2, "save_weights_only": True},
     }.items():
         place = Path(folder) / name
         keep = ModelCheckpoint(place, save_top_k=-1, filename="{step}", auto_insert_metric_name=False, **options)
-        whole = RankSums()
+        whole = RankSums(calls)
         run = own_sampler(folder, max_epochs=2, callbacks=[keep], enable_checkpointing=True)
         run.fit(whole, dealt(rank, 2), val_rows())
+        run.save_checkpoint(place / "after")
+        found["saves"][name] = whole.saves
+        if name == "weights":
+            continue
         pearson = whole.metric_results["train"]["train/pearson"]
-        for step in (2, 5) if name == "mid" else (3,):
-            path = place / f"{step if name == 'val' else 2 if step == 2 else 4}.ckpt"
+        for step in (2, 4) if name == "mid" else (3,):
+            path = place / f"{step}.ckpt"
             module = RankSums()
             said = caught_while(
                 lambda m=module, p=path: own_sampler(folder, max_epochs=2).fit(
@@ -528,6 +549,7 @@ def resumed(rank: int, folder: str) -> dict[str, Any]:
             )
             said = [text for text in said if "Resumed within" in text]
             assert module.metric_report("train").rows == {None: len(ROWS)}
+            assert module.metric_results["train"]["train/mean_best"] == TOTAL / 12
             found[name, step] = whole.sums, module.sums, said, pearson, module.metric_results["train"]["train/pearson"]
     return found
 
@@ -542,7 +564,7 @@ def test_a_resume_on_two_ranks_equals_the_uninterrupted_run(resumes):
     """W8: each rank gets its own rows back, in mid-epoch with a stateful loader, and where no batch was left."""
     folder, ranks = resumes
     for rank in ranks:
-        for whole, again, said, pearson, once_more in rank.values():
+        for whole, again, said, pearson, once_more in (rank[key] for key in rank if key != "saves"):
             assert whole == [WHOLE, WHOLE]
             assert again == whole[-len(again) :]
             assert said == []
@@ -551,6 +573,23 @@ def test_a_resume_on_two_ranks_equals_the_uninterrupted_run(resumes):
     kept = [states["0"]["metrics"]["sum"][""]["state"]["sum_value"].item() for states in entry["train"]]
     assert kept == [1 + 3 + 5 + 7, 2 + 4 + 6 + 8]
     assert entry["whole"]
+
+
+def test_only_a_checkpoint_within_an_epoch_waits_for_other_ranks(resumes):
+    """Two gathers while one runs; none of ours between epochs, after ``fit``, and for a file of weights alone."""
+    folder, ranks = resumes
+    gathers, none = ["all_gather"] * 2, list[str]()
+    for rank in ranks:
+        assert rank["saves"] == {
+            "mid": [gathers, gathers, gathers, none],
+            "val": [gathers, gathers, none],
+            "end": [none, none, none],
+            "weights": [none, none, none, none],
+        }
+    for name in ("mid/4.ckpt", "end/3.ckpt", "weights/4.ckpt", "mid/after"):
+        entry = torch.load(folder / name, weights_only=True)["metric_mixin"]
+        assert entry["best"] == {"train/mean": {"mode": "max", "value": torch.tensor(TOTAL / 12), "epoch": 0}}
+        assert len(entry["train"]) == (2 if name == "mid/4.ckpt" else 0)
 
 
 def elastic(rank: int, folder: str) -> None:
@@ -594,32 +633,35 @@ def test_more_processes_than_before_go_on_from_what_one_saved(tmp_path):
 
 
 class Breaks(RankSums):
-    """Raises on every rank, on rank 1 later, after two batches."""
+    """Raises after two batches: on rank 0 at once, on rank 1 when it sees the file that rank 0 saves."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         if batch_idx == 2:
-            time.sleep(self.trainer.global_rank)
-            raise RuntimeError(f"broken on rank {self.trainer.global_rank}")
+            until = time.monotonic() + 20
+            while self.trainer.global_rank and not self.file.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            raise RuntimeError(f"broken on rank {self.trainer.global_rank}, file: {self.file.exists()}")
         return super().training_step(batch, batch_idx)
 
 
-def broken(rank: int, folder: str) -> tuple[list[str], list[str], Any]:
-    module = Breaks()
-    calls: list[str] = []
-    original = dist.all_gather
-    dist.all_gather = lambda *a, **k: (calls.append("all_gather"), original(*a, **k))[1]
+def broken(rank: int, folder: str) -> tuple[list[list[str]], list[str], Any]:
+    module = Breaks(Path(folder) / "broken.ckpt")
+    module.calls = noted_collectives()
     keep = OnExceptionCheckpoint(folder, filename="broken")
     trainer = own_sampler(folder, callbacks=[keep], max_epochs=1, enable_checkpointing=True)
-    with pytest.raises(RuntimeError, match=f"broken on rank {rank}"):
+    with pytest.raises(RuntimeError, match=f"broken on rank {rank}, file: {bool(rank)}"):
         caught_while(lambda: trainer.fit(module, dealt(rank, 2), val_rows()))
-    before = list(calls)
     again = RankSums()
     said = caught_while(
         lambda: own_sampler(folder, max_epochs=1).fit(
             again, dealt(rank, 2), val_rows(), ckpt_path=Path(folder) / "broken.ckpt"
         )
     )
-    return before, [text for text in said if "Resumed within" in text], again.sums
+    return module.saves, [text for text in said if "Resumed within" in text], again.sums
 
 
 class Wrong(Replay):
@@ -683,9 +725,9 @@ def test_an_exception_saves_no_rows_that_are_void(tmp_path, wrong):
 
 
 def test_an_exception_never_waits_for_other_ranks_to_save(tmp_path):
-    """Rank 0 keeps its own rows, marked so, by no collective; a resume goes on with those and says it."""
+    """Rank 0 alone fails and saves its own rows, marked so, without a collective; a resume goes on with those."""
     first, second = run_ranks(broken, str(tmp_path), timeout=100)
-    assert first[0] == second[0] == []
+    assert first[0] == second[0] == [[]]
     entry = torch.load(tmp_path / "broken.ckpt", weights_only=True)["metric_mixin"]
     assert not entry["whole"]
     assert [states["0"]["metrics"]["sum"][""]["state"]["sum_value"].item() for states in entry["train"]] == [

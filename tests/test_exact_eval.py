@@ -427,6 +427,12 @@ def test_counted_rows_on_one_process(tmp_path):
             with pytest.raises(StageError, match="'val'"):
                 _ = self.counted_rows
 
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            if self.trainer.validating:  # the batch before is over, and this one has not begun
+                with pytest.raises(StageError, match="none is running"):
+                    _ = self.counted_rows
+            return batch
+
     class Scalars(Numbers):
         def validation_step(self, batch, batch_idx):
             with pytest.raises(BatchError, match=r"Scalars\.counted_rows: neither"):

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections import Counter, OrderedDict, UserDict, namedtuple
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from lightning.pytorch.overrides.distributed import (
 from lightning_fabric.utilities.distributed import DistributedSamplerWrapper as WrapperOfTheOtherPackage
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler as UnrepeatedOfTheOtherPackage
 from torch import tensor
+from torch.distributions import Normal
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -55,6 +56,14 @@ class Own(DistributedSampler):
         return iter(list(super().__iter__())[::-1])
 
 
+class Uneven(DistributedSampler):
+    """Repeats nothing: some ranks have a row more, as MONAI's with ``even_divisible=False``."""
+
+    def __init__(self, rows: int, ranks: int, rank: int) -> None:
+        super().__init__(range(rows), ranks, rank, shuffle=False)
+        self.num_samples, self.total_size = len(range(rank, rows, ranks)), rows
+
+
 class Unsized(Sampler):
     def __iter__(self) -> Any:
         return iter(range(3))
@@ -68,6 +77,16 @@ class OwnBatches(BatchSampler):
 class Stream(IterableDataset):
     def __iter__(self) -> Any:
         return iter(range(7))
+
+
+class Boxed:
+    """Holds things; none is a tensor of five rows."""
+
+    def __init__(self, *things: Any) -> None:
+        self.things, self.first, self.second = things, *things[:2]
+
+    def __repr__(self) -> str:
+        return f"Boxed{self.things}"
 
 
 @dataclasses.dataclass
@@ -152,8 +171,9 @@ def test_padding_is_what_has_come_before(make, kind, rows, ranks, batch_size, sh
         lambda: (UnrepeatedDistributedSampler(range(7), 2, 1), 3),
         lambda: (UnrepeatedDistributedSamplerWrapper(SequentialSampler(range(7)), 2, 1), 3),
         lambda: (UnrepeatedOfTheOtherPackage(range(7), 2, 1), 3),
+        lambda: (Uneven(7, 2, 0), 4),
     ],
-    ids=["sequential", "random", "subset", "unrepeated", "unrepeated-wrapper", "other-package"],
+    ids=["sequential", "random", "subset", "unrepeated", "unrepeated-wrapper", "other-package", "uneven"],
 )
 def test_samplers_that_repeat_nothing(make):
     """Every row counts, and nothing is in doubt."""
@@ -220,6 +240,7 @@ def test_rows_are_counted_in_the_batch_where_its_dataloader_does_not_tell():
         (2.5, 2.5),
         (None, None),
         ("abcde", "abcde"),
+        (Boxed(tensor(1.0), torch.zeros(4), 5), Boxed(tensor(1.0), torch.zeros(4), 5)),
         (["a", "b", None, "d", "e"], ["a", "b", None]),
         ((1, 2, 3, 4, 5), (1, 2, 3)),
         ([{"b": torch.zeros(i, 4)} for i in range(5)], [{"b": torch.zeros(i, 4)} for i in range(3)]),
@@ -237,6 +258,7 @@ def test_rows_are_counted_in_the_batch_where_its_dataloader_does_not_tell():
         "number",
         "none",
         "string",
+        "object-without-rows",
         "strings",
         "numbers",
         "dicts",
@@ -267,10 +289,25 @@ def test_trimming_leaves_the_first_rows(value, expected):
         (([1, 2, 3], torch.zeros(5)), FIVE, "list of length 3"),
         (np.zeros(5), FIVE, "ndarray"),
         (MappingProxyType({"x": torch.zeros(5)}), FIVE, "mappingproxy with keys 'x', a type that we cannot cut"),
+        (SimpleNamespace(x=torch.zeros(5)), FIVE, "SimpleNamespace namespace(x=tensor([0., 0., 0., 0., 0.])), a type"),
+        ({"p": Normal(torch.zeros(5), 1.0)}, FIVE, "Normal Normal(loc: torch.Size([5])"),
         ((torch.zeros(2, 4), torch.zeros(2, 1)), Rows(2, 1), "tuple of length 2 whose items have 2 rows each"),
         ([[1, 2], [3, 4]], Rows(2, 1), "list of length 2 whose items have 2 rows each"),
     ],
-    ids=["rows", "one", "nested", "numbers", "0-ds", "inner", "numpy", "view", "tensors", "lists"],
+    ids=[
+        "rows",
+        "one",
+        "nested",
+        "numbers",
+        "0-ds",
+        "inner",
+        "numpy",
+        "view",
+        "object",
+        "distribution",
+        "tensors",
+        "lists",
+    ],
 )
 def test_what_cannot_be_trimmed_is_an_error(value, rows, got):
     """The message has the value's name, the rows expected and got, and what to do."""

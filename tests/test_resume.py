@@ -164,10 +164,10 @@ def test_with_a_plain_loader_and_no_batch_left_states_come_back(trainer, tmp_pat
 
 @pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
 def test_saved_on_the_last_batch_of_an_epoch(trainer, tmp_path):
-    """Lightning goes on in the next epoch and never ends this one: its rows are lost, and a warning says so."""
+    """Lightning goes on in the next epoch and never ends this one: its values are lost, and a warning says so."""
     paths = save(trainer, tmp_path, DataLoader, {"every_n_train_steps": 6})
     module = Sums()
-    with pytest.warns(MetricMixinWarning, match="Resumed within epoch 0 after 6 batches"):
+    with pytest.warns(MetricMixinWarning, match="goes on in epoch 1: epoch 0 has no training values"):
         trainer(max_epochs=2, num_sanity_val_steps=0).fit(module, rows(), val_rows(), ckpt_path=paths[6])
     assert module.sums == [WHOLE]
 
@@ -203,6 +203,13 @@ def test_the_entry_holds_tensors_and_plain_containers_only(trainer, tmp_path):
 
     check(entry)
     assert sum(t.sum() for t in entry["train"][0]["0"]["metrics"]["rows"][""]["state"]["value"]) == 1 + 2 + 3 + 4
+
+
+@pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
+def test_a_file_of_weights_alone_holds_no_rows(trainer, tmp_path):
+    """``fit`` cannot go on from it, and whoever gets the weights gets no predictions of the training."""
+    paths = save(trainer, tmp_path, DataLoader, {"every_n_train_steps": 4, "save_weights_only": True})
+    assert [torch.load(path, weights_only=True)["metric_mixin"]["train"] for path in paths.values()] == [[]] * 3
 
 
 @pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")

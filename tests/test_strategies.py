@@ -15,9 +15,9 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
@@ -227,30 +227,54 @@ class Sharded(Lit):
         self.rows = getattr(self, "rows", 0) + self.counted_rows
 
 
-def with_fully_shard(rank, folder):
-    results = []
-    for on_meta in (False, True):
-        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
-        trainer = ranks_trainer(folder, 2, strategy=strategy, max_epochs=1, num_sanity_val_steps=0)
-        with trainer.init_module(empty_init=on_meta):
-            module = Sharded()
+class Wrapped(Sharded):
+    """Its Trainer wraps it as a whole, in FSDP of the first kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, CLASSES)
+
+    def on_train_start(self):
+        wrapped = isinstance(self.trainer.model, FullyShardedDataParallel)
+        self.sharded.append(wrapped and self.net.weight.numel() < 4 * CLASSES)
+
+
+class FSDPOnCPU(FSDPStrategy):
+    """Lightning takes this strategy for GPUs alone; torch's wrapper goes to the CPU where it is told so."""
+
+    def _setup_model(self, model):
+        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), use_orig_params=True)
+
+
+def with_shards(rank, folder):
+    def fitted(module, trainer):
         trainer.fit(module, loader(ROWS), loader(ROWS))
-        results.append((module.sharded, module.outputs, module.rows, module.metric_results["val"]))
+        return module.sharded, module.outputs, module.rows, module.metric_results["val"]
+
+    def trainer(strategy):
+        return ranks_trainer(folder, 2, strategy=strategy, max_epochs=1, num_sanity_val_steps=0)
+
+    results = {"wrapped": fitted(Wrapped(), trainer(FSDPOnCPU()))}
+    for on_meta in (False, True) if FULLY_SHARDS_ON_CPU else ():
+        run = trainer(ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1))
+        with run.init_module(empty_init=on_meta):
+            module = Sharded()
+        results["made on the meta device" if on_meta else "plain"] = fitted(module, run)
     return results
 
 
 @pytest.fixture(scope="module")
 def sharded_ranks(tmp_path_factory):
-    if not FULLY_SHARDS_ON_CPU:
-        pytest.skip("before 2.7 torch's fully_shard works on accelerators only")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is no scalar and is not logged", MetricMixinWarning)
-        return run_ranks(with_fully_shard, str(tmp_path_factory.mktemp("sharded")))
+        return run_ranks(with_shards, str(tmp_path_factory.mktemp("sharded")))
 
 
-@pytest.mark.parametrize("case", [0, 1], ids=["plain", "made-on-the-meta-device"])
+@pytest.mark.parametrize("case", ["wrapped", "plain", "made on the meta device"])
 def test_parameters_sharded_over_processes(case, sharded_ranks):
-    """FSDP2 (``fully_shard``) on two CPU processes: 21 rows, and the loss that the ranks' batches give by hand."""
+    """FSDP1 and FSDP2 (``fully_shard``) on two CPU processes: 21 rows, and the loss of the ranks' batches by hand."""
+    if case != "wrapped" and not FULLY_SHARDS_ON_CPU:
+        pytest.skip("before 2.7 torch's fully_shard works on accelerators only")
     ranks = [results[case] for results in sharded_ranks]
     assert [sharded for sharded, *_ in ranks] == [[True]] * 2
     assert sum(rows for _, _, rows, _ in ranks) == ROWS
