@@ -498,6 +498,34 @@ def test_extremes_travel(trainer, tmp_path):
     assert module.bests == [(1.0, 5.0)]
 
 
+def test_extremes_of_every_dataloader_travel_under_their_own_names(trainer, tmp_path):
+    """Of each dataloader and of all rows, also where a further ``MinMaxMetric`` was declared before the old one."""
+
+    class Extremes(Scores):
+        metric_logging = MetricLogging(val_loaders=("a", "b"), pooled=True)
+        names = ("score",)
+
+        def configure_stage_metrics(self, stage):
+            return {name: MinMaxMetric(MeanMetric()) for name in self.names} if stage == "val" else None
+
+        def validation_step(self, batch, batch_idx, dataloader_idx):
+            self.update_metrics(tensor(self.scores[self.trainer.current_epoch] * (1 + 2 * dataloader_idx)))
+
+    class More(Extremes):
+        names = ("another", "score")
+
+    run = trainer(max_epochs=2)
+    run.fit(Extremes([5.0, 1.0]), loader(), [loader(), loader()])
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    module = More([0.0, 0.0, 3.0])
+    trainer(max_epochs=3).fit(module, loader(), [loader(), loader()], ckpt_path=tmp_path / "x.ckpt")
+    values = {key: value.item() for key, value in module.metric_results["val"].items()}
+    for place, factor in {"a/": 1, "b/": 3, "": 2}.items():
+        raw, low, high = (values[f"val/{place}score/{part}"] for part in ("raw", "min", "max"))
+        assert (raw, low, high) == (3.0 * factor, 1.0 * factor, 5.0 * factor)
+        assert values[f"val/{place}another/min"] == values[f"val/{place}another/max"] == 3.0 * factor
+
+
 def test_names_of_classes_travel(trainer, tmp_path):
     """Names that ``fit`` had from its datamodule name the keys of a later ``test`` without one."""
 
