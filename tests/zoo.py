@@ -153,7 +153,8 @@ def _labels(n: int, g: torch.Generator, classes: int = CLASSES, *shape: int) -> 
 @feed
 def binary(n: int, g: torch.Generator) -> tuple[Any, ...]:
     """probabilities and classes"""
-    return torch.rand(n, generator=g), _labels(n, g, 2)
+    target = _labels(n, g, 2)
+    return (torch.rand(n, generator=g) + 0.2 * target) / 1.2, target
 
 
 @feed
@@ -171,7 +172,8 @@ def binary_sequences(n: int, g: torch.Generator) -> tuple[Any, ...]:
 @feed
 def multiclass(n: int, g: torch.Generator) -> tuple[Any, ...]:
     """a probability of each class, and classes"""
-    return torch.rand(n, CLASSES, generator=g).softmax(-1), _labels(n, g)
+    target = _labels(n, g)
+    return (3 * torch.rand(n, CLASSES, generator=g) + nn.functional.one_hot(target, CLASSES)).softmax(-1), target
 
 
 @feed
@@ -190,13 +192,15 @@ def multiclass_labels(n: int, g: torch.Generator) -> tuple[Any, ...]:
 @feed
 def multiclass_sequences(n: int, g: torch.Generator) -> tuple[Any, ...]:
     """a sequence of predicted and true classes a row"""
-    return _labels(n, g, CLASSES, 5), _labels(n, g, CLASSES, 5)
+    target = _labels(n, g, CLASSES, 5)
+    return torch.where(torch.rand(n, 5, generator=g) < 0.2, (target + 1) % CLASSES, target), target
 
 
 @feed
 def multilabel(n: int, g: torch.Generator) -> tuple[Any, ...]:
     """a probability and a truth of each label"""
-    return torch.rand(n, CLASSES, generator=g), _labels(n, g, 2, CLASSES)
+    target = _labels(n, g, 2, CLASSES)
+    return (torch.rand(n, CLASSES, generator=g) + 0.2 * target) / 1.2, target
 
 
 @feed
@@ -265,7 +269,7 @@ def ratings(n: int, g: torch.Generator) -> tuple[Any, ...]:
 def queries(g: torch.Generator) -> list[Call]:
     """scores, relevance, and ``indexes`` by keyword: the queries, some of them in several batches"""
     return [
-        ((torch.rand(n, generator=g), _labels(n, g, 2)), {"indexes": torch.randint(3, (n,), generator=g)})
+        ((torch.rand(n, generator=g), _labels(n, g, 2)), {"indexes": torch.randint(5, (n,), generator=g)})
         for n in (8, 6, 7, 5)
     ]
 
@@ -345,7 +349,7 @@ def _sentence(g: torch.Generator) -> str:
 def _changed(sentence: str, g: torch.Generator) -> str:
     words = sentence.split()
     words[int(torch.randint(len(words), (), generator=g))] = "bird"
-    return " ".join(words)
+    return " ".join([words[1], words[0], *words[2 : len(words) - int(torch.randint(2, (), generator=g))]])
 
 
 @feed
@@ -561,7 +565,7 @@ class Clip(nn.Module):
         return self.features(images)
 
     def get_text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.words(ids).mean(1)
+        return self.words(ids).mean(1).abs()
 
 
 def clip() -> tuple[nn.Module, Any]:
@@ -603,7 +607,7 @@ _SIZE = {"Binary": {}, "Multiclass": {"num_classes": CLASSES}, "Multilabel": {"n
 
 
 def _required(kind: str) -> dict[str, Any]:
-    return {"beta": 2.0} if kind == "FBetaScore" else {_AT_FIXED[kind]: 0.5} if kind in _AT_FIXED else {}
+    return {"beta": 2.0} if kind == "FBetaScore" else {_AT_FIXED[kind]: 0.55} if kind in _AT_FIXED else {}
 
 
 def _of_task(task: str) -> Iterator[Row]:
@@ -665,7 +669,7 @@ def _regression() -> Iterator[Row]:
     )
     yield from (Row(make(of + name), "numbers") for name in plain.split())
     yield Row(make(of + "MinkowskiDistance", 3), "numbers")
-    yield Row(make(of + "CriticalSuccessIndex", 0.5), "numbers")
+    yield Row(make(of + "CriticalSuccessIndex", 0.6), "numbers")
     yield Row(make(of + "ContinuousRankedProbabilityScore"), "ensemble")
     yield Row(make(of + "CosineSimilarity"), "two_numbers")
     yield from (Row(make(of + name), "distributions") for name in ("JensenShannonDivergence", "KLDivergence"))
@@ -686,9 +690,12 @@ def _regression() -> Iterator[Row]:
 
 
 def _small_modules() -> Iterator[Row]:
-    names = "AUROC FallOut HitRate MAP MRR NormalizedDCG Precision RPrecision Recall"
-    yield from (Row(make(f"retrieval.Retrieval{name}"), "queries") for name in names.split())
-    yield Row(make("retrieval.RetrievalPrecision", top_k=2, aggregation="max"), "queries")
+    for name in ("AUROC", "MAP", "MRR", "NormalizedDCG", "Precision", "RPrecision"):
+        yield Row(make(f"retrieval.Retrieval{name}"), "queries")
+    for name in ("FallOut", "HitRate", "Recall"):
+        yield Row(make(f"retrieval.Retrieval{name}", top_k=3), "queries")
+    yield Row(make("retrieval.RetrievalPrecision", top_k=3, adaptive_k=True), "queries")
+    yield Row(make("retrieval.RetrievalMAP", aggregation="median", empty_target_action="skip"), "queries")
     yield Row(make("retrieval.RetrievalPrecisionRecallCurve", max_k=4), "queries", **NONE)
     yield Row(make("retrieval.RetrievalRecallAtFixedPrecision", 0.5, max_k=4), "queries", **NONE)
 
@@ -713,6 +720,8 @@ def _small_modules() -> Iterator[Row]:
 
     yield Row(make("shape.ProcrustesDisparity"), "points")
     yield Row(make("multimodal.LipVertexError", [0, 2]), "faces")
+    yield Row(make("metric.CompositionalMetric", torch.add, _RECALL, _RECALL), "multiclass")
+    yield Row(make("metric.CompositionalMetric", torch.mul, _RECALLS, 2.0), "multiclass", EACH)
     yield Row(make("multimodal.clip_score.CLIPScore", clip), "captions")
 
 
@@ -882,8 +891,9 @@ def _wrappers() -> Iterator[Row]:
     yield Row(make(of + "BinaryTargetTransformer", make("classification.BinaryAccuracy"), 0.5), "numbers")
     yield Row(make(of + "LambdaInputTransformer", make("classification.BinaryAccuracy"), negative), "binary")
     yield Row(make(of + "MetricInputTransformer", _MSE), "numbers")
-    several = make("collections.MetricCollection", {"all": _RECALL, "each": _RECALLS})
-    keys = ("/all", *(f"/each{i}" for i in EACH))
+    classwise = make(of + "ClasswiseWrapper", _RECALLS, labels=_NAMES)
+    several = make("collections.MetricCollection", {"all": _RECALL, "each": _RECALLS, "named": classwise})
+    keys = ("/all", *(f"/each{i}" for i in EACH), *(f"/named{name}" for name in named))
     yield Row(make(of + "LambdaInputTransformer", several, negative), "multiclass", keys)
 
 
