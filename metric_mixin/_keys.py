@@ -208,7 +208,7 @@ def _vector(value: Any) -> Sequence[Any] | None:
     if isinstance(value, Mapping):
         scalars = [_scalar(one) for one in value.values()]
         return None if not scalars or any(one is None for one in scalars) else scalars
-    if not isinstance(value, Tensor) or value.is_complex() or not value.numel():
+    if not isinstance(value, Tensor) or not _has_numbers(value) or not value.numel():
         return None
     return value.reshape(-1).unbind() if value.ndim <= 1 or (value.ndim == 2 and len(value) == 1) else None
 
@@ -216,7 +216,7 @@ def _vector(value: Any) -> Sequence[Any] | None:
 def _scalar(value: Any) -> Tensor | None:
     """A real number as a 0-d tensor, or ``None``."""
     if isinstance(value, Tensor):
-        return value.reshape(()) if value.numel() == 1 and not value.is_complex() else None
+        return value.reshape(()).as_subclass(Tensor) if _has_numbers(value) and value.numel() == 1 else None
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
     if not isinstance(value, Number) or (isinstance(value, Complex) and not isinstance(value, Real)):
@@ -225,6 +225,12 @@ def _scalar(value: Any) -> Tensor | None:
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # a number that no dtype holds: fractions, 2**70
         return _as_float(value)
+
+
+def _has_numbers(value: Tensor) -> bool:
+    """Whether a tensor has real numbers in memory: not one on the meta device, nor a sparse, nested or quantized one."""
+    without = value.is_meta or value.is_nested or value.is_quantized or value.is_complex()
+    return value.layout == torch.strided and not without
 
 
 def _as_float(value: Any) -> Tensor | None:

@@ -182,7 +182,10 @@ def _states(metric: Metric) -> dict[str, Any]:
 
 
 def _on_cpu(state: Any) -> Any:
-    return state.detach().cpu().clone() if isinstance(state, Tensor) else [_on_cpu(item) for item in state]
+    """States as plain tensors, the only ones that a checkpoint may hold; predictions can be of any subclass."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone().as_subclass(Tensor)
+    return [_on_cpu(item) for item in state]
 
 
 def _fits(metric: Metric, kept: Any) -> bool:
