@@ -228,7 +228,7 @@ def _scalar(value: Any) -> Tensor | None:
 
 
 def _has_numbers(value: Tensor) -> bool:
-    """Whether a tensor has real numbers in memory: not one on the meta device, nor a sparse, nested or quantized one."""
+    """Whether a tensor has real numbers in memory: none of the meta device, sparse, nested or quantized."""
     without = value.is_meta or value.is_nested or value.is_quantized or value.is_complex()
     return value.layout == torch.strided and not without
 

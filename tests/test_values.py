@@ -193,7 +193,7 @@ def test_a_vector_that_is_none_is_not_lost(layout, value, tmp_path):
 def test_the_best_of_every_kind_of_number_is_tracked_and_saved(value, wanted, tmp_path):
     """Also of dtypes that torch does not compare; NaN is no best value, and a checkpoint has plain tensors alone."""
     options = MetricLogging(track_best={f"val/m{suffix}": "max" for suffix in wanted})
-    module, trainer, _ = fit(value, tmp_path, options=options, **settings_of(value))
+    _, trainer, _ = fit(value, tmp_path, options=options, **settings_of(value))
     bests = {f"val/m{suffix}_best": number for suffix, number in wanted.items() if number == number}
     found = {key: one.item() for key, one in trainer.callback_metrics.items() if key.endswith("_best")}
     assert found == pytest.approx(bests)
