@@ -12,7 +12,7 @@ from metric_mixin.testing import run_ranks
 from tests import test_zoo
 from tests.test_sync import count
 from tests.test_zoo import NAME, assert_same, available, in_order_of_keys, whole_parts
-from tests.zoo import ROWS, absent
+from tests.zoo import ROWS, absent, language_model
 
 _one_thread = test_zoo._one_thread
 pytestmark = [*test_zoo.pytestmark, pytest.mark.timeout(300)]
@@ -79,6 +79,8 @@ def on_a_rank(rank):
 
 @pytest.fixture(scope="module")
 def ranks():
+    if not absent(["transformers"]):
+        language_model()  # before there are several processes, which must have the same one
     return run_ranks(on_a_rank, timeout=240)
 
 

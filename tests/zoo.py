@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -456,6 +460,12 @@ def speech(n: int, g: torch.Generator) -> tuple[Any, ...]:
 
 
 @feed
+def one_signal(n: int, g: torch.Generator) -> tuple[Any, ...]:
+    """signals of half a second"""
+    return (torch.randn(n, 4000, generator=g),)
+
+
+@feed
 def spectra(n: int, g: torch.Generator) -> tuple[Any, ...]:
     """predicted and true complex spectra"""
     target = torch.randn(n, 9, 4, 2, generator=g)
@@ -550,6 +560,29 @@ def embedding() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Embedding(len(_WORDS) + 4, 4)
+
+
+def language_model() -> str:
+    """A folder with a tiny language model, as transformers saves it; processes started from here have the same."""
+    if _FOLDER in os.environ:
+        return os.environ[_FOLDER]
+    from transformers import BertConfig, BertForMaskedLM
+
+    folder = Path(mkdtemp())
+    atexit.register(rmtree, folder)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, "bird"]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=16, initializer_range=1.0, **sizes)
+        BertForMaskedLM(config).save_pretrained(folder)
+    os.environ[_FOLDER] = str(folder)
+    return str(folder)
+
+
+_FOLDER = "METRIC_MIXIN_ZOO_MODEL"
 
 
 class Clip(nn.Module):
@@ -788,6 +821,10 @@ def _text() -> Iterator[Row]:
     yield Row(make(of + "CHRFScore", return_sentence_level_score=True), "references", **NONE)
     for name in ("ExtendedEditDistance", "TranslationEditRate"):
         yield Row(make(of + name, return_sentence_level_score=True), "references", **NONE)
+    lm = {"idf": False, "information_measure": "l2_distance", "max_length": 16, "verbose": False}
+    for more, gives in ({}, {}), ({"return_sentence_level_score": True}, NONE):
+        infolm = make(of + "infolm.InfoLM", make("language_model"), **lm, **more)
+        yield Row(infolm, "sentences", needs=("transformers",), **gives)
     own = {"model": make("embedding"), "user_tokenizer": make("Tokenizer"), "user_forward_fn": embed}
     parts = ("/precision", "/recall", "/f1")
     yield Row(make(of + "bert.BERTScore", **own), "sentences", (), parts)
@@ -846,6 +883,8 @@ def _audio() -> Iterator[Row]:
     yield Row(make(of + "SourceAggregatedSignalDistortionRatio"), "sources")
     yield Row(make(of + "PermutationInvariantTraining", snr), "sources")
     yield Row(make(of + "stoi.ShortTimeObjectiveIntelligibility", 8000), "speech", needs=("pystoi",))
+    srmr = make(of + "srmr.SpeechReverberationModulationEnergyRatio", 8000)
+    yield Row(srmr, "one_signal", needs=("torchaudio", "gammatone"))
     needs = ("vmaf_torch", "einops")
     vmaf = "video.vmaf.VideoMultiMethodAssessmentFusion"
     yield Row(make(vmaf), "videos", needs=needs, **NONE)
@@ -914,12 +953,10 @@ NOT_HERE: dict[str, str] = {
     "DeepImageStructureAndTextureSimilarity": "its weights are loaded from the network, and it takes no own network",
     "DeepNoiseSuppressionMeanOpinionScore": "its models are loaded from the network",
     "FeatureShare": "a collection: `test_wrappers.py` declares it and counts the runs of its network",
-    "InfoLM": "its language model is loaded from the network, and it takes no own model",
     "LearnedPerceptualImagePatchSimilarity": "its backbone's weights are loaded from the network",
     "MetricTracker": "refused: `MetricLogging(track_best=...)` logs the best value over epochs",
     "NonIntrusiveSpeechQualityAssessment": "its weights are loaded from the network",
     "PerceptualEvaluationSpeechQuality": "its package pesq has no wheel, only a source that needs a C compiler",
-    "SpeechReverberationModulationEnergyRatio": "it needs torchaudio, of which there is no build for this torch",
 }
 """Classes without a row, and why."""
 
