@@ -526,6 +526,31 @@ def test_extremes_of_every_dataloader_travel_under_their_own_names(trainer, tmp_
         assert values[f"val/{place}another/min"] == values[f"val/{place}another/max"] == 3.0 * factor
 
 
+class Own(torch.Tensor):
+    """A tensor class of somebody's own, which its results belong to as well."""
+
+
+@pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
+def test_states_of_a_tensor_class_of_ones_own_are_saved_as_plain_tensors(trainer, tmp_path):
+    """Predictions may be of any subclass; a checkpoint within an epoch still loads with ``weights_only=True``."""
+
+    class Images(Lit):
+        def configure_stage_metrics(self, stage):
+            return {"rows": CatMetric()} if stage == "train" else None
+
+        def training_step(self, batch, batch_idx):
+            x, target = batch
+            self.update_metrics(torch.ones(len(x)).as_subclass(Own))
+            return self.loss(self(x), target)
+
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    trainer(max_epochs=1, callbacks=[keep], enable_checkpointing=True).fit(Images(), loader(), loader())
+    entry = torch.load(tmp_path / "step=2.ckpt", weights_only=True)["metric_mixin"]
+    (saved,) = entry["train"][0]["0"]["metrics"]["rows"][""]["state"]["value"][:1]
+    assert type(saved) is torch.Tensor
+    assert saved.tolist() == [1.0] * 4
+
+
 def test_names_of_classes_travel(trainer, tmp_path):
     """Names that ``fit`` had from its datamodule name the keys of a later ``test`` without one."""
 
