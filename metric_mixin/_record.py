@@ -113,6 +113,7 @@ class StageRecord:
         aggregators: Names of the metrics that aggregate given values, with their classes.
         promised: Keys that class and settings promise.
         found: Keys as last computed.
+        tracked: Keys whose best value is tracked, of whatever epoch: a class may be seen in some alone.
         rows: Dataloader to its number of rows on all ranks, as last computed; ``None`` where it is not known.
         logged_early: Whether ``log_metrics`` was called in this epoch.
         early: What it logged.
@@ -135,6 +136,7 @@ class StageRecord:
         self.aggregators: dict[str, str] = {}
         self.promised: Keyed = {}
         self.found: Keyed | None = None
+        self.tracked: Keyed = {}
         self.rows: dict[Loader, int | None] = {}
         self.logged_early = False
         self.early: Keyed = {}
