@@ -70,6 +70,7 @@ def expected(metric: str, layout: Layout, names: Sequence[str] | None = None) ->
 
     Raises:
         ClassNamesError: There is another number of names than of classes.
+        DeclarationError: A part of a name is not legal.
     """
     return list(_expected(metric, metric, layout, names))
 
@@ -91,11 +92,7 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
         known = layout.fields if isinstance(layout, Fields) else {}
         other = layout if isinstance(layout, Array) else Scalar(known=False)
         for key, part in value.items():
-            if fault := name_fault(str(key)):
-                raise DeclarationError(
-                    f"Metric {metric!r} returned a dict with the key {key!r}, which {fault}. Return it under a key "
-                    "that can be a part of a logger's key."
-                )
+            _check_part(metric, key)
             if isinstance(layout, Stems):
                 key = str(key).partition("_")[0]
             yield from _flatten(metric, f"{path}/{key}", known.get(str(key), other), part, names)
@@ -117,6 +114,7 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
 def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | None) -> Iterator[Entry]:
     if isinstance(layout, Fields):
         for key, part in layout.fields.items():
+            _check_part(metric, key)
             yield from _expected(metric, f"{path}/{key}", part, names)
     elif isinstance(layout, PerClassSeen | Stems):
         keys = layout.stems if isinstance(layout, Stems) else layout.scalars
@@ -129,6 +127,14 @@ def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | Non
             yield from (Entry(metric, path, label, None) for label in _labels(metric, layout, size, _fixed(names)))
     elif isinstance(layout, Scalar):
         yield Entry(metric, path, None, None)
+
+
+def _check_part(metric: str, key: Any) -> None:
+    if fault := name_fault(str(key)):
+        raise DeclarationError(
+            f"Metric {metric!r} returns a dict with the key {key!r}, which {fault}. Return it under a key that can be "
+            "a part of a logger's key; a wrapper's or a collection's prefix and postfix are part of it."
+        )
 
 
 def _fixed(names: Sequence[str] | None) -> tuple[str, ...] | None:

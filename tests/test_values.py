@@ -233,7 +233,7 @@ def test_an_empty_dict_has_no_entries(tmp_path):
 )
 def test_a_key_of_a_dict_that_no_logger_can_take_is_an_error(value, fault, tmp_path):
     """The error, at the sanity check, names the metric, the key and what is wrong."""
-    with pytest.raises(DeclarationError, match=f"'m' returned a dict with the key .*{fault}"):
+    with pytest.raises(DeclarationError, match=f"'m' returns a dict with the key .*{fault}"):
         fit(value, tmp_path)
 
 

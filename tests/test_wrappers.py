@@ -21,7 +21,7 @@ from torchmetrics.wrappers import (
     Running,
 )
 
-from metric_mixin import ComputeError, DeclarationTypeError
+from metric_mixin import ComputeError, DeclarationError, DeclarationTypeError
 from tests.support import Fed, fit_fed
 from tests.zoo import CLASSES, FEEDS, Features, negative
 
@@ -261,3 +261,19 @@ def test_a_tracker_is_refused_with_what_to_use_instead(declared, tmp_path):
     """O4: ``MetricTracker`` keeps epochs by itself; the error says ``track_best``, before anything is trained."""
     with pytest.raises(DeclarationTypeError, match=r"MetricTracker.*track_best"):
         fit_fed(Fed(declared()), [{}], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MultitaskWrapper({" a": recall()}),
+        lambda: MultitaskWrapper({"a": recall()}, prefix="../"),
+        lambda: MultitaskWrapper({"a": MetricCollection({"x": recall()}, postfix="/")}),
+        lambda: LambdaInputTransformer(MetricCollection({"x": recall()}, prefix="/"), negative),
+    ],
+    ids=["task", "prefix", "postfix-of-a-collection", "prefix-behind-a-transformer"],
+)
+def test_a_part_of_a_name_that_is_not_legal_is_an_error_at_the_declaration(make):
+    """A task's name, a prefix or a postfix that makes a key no logger can take: known before anything is trained."""
+    with pytest.raises(DeclarationError, match=r"'m' returns a dict with the key .* prefix and postfix"):
+        Fed({"m": make()}).expected_metric_keys("val")

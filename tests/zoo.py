@@ -842,7 +842,7 @@ def _image_metrics() -> Iterator[Row]:
     yield Row(make(of + "VisualInformationFidelity"), "large_images")
     yield Row(make(of + "PeakSignalNoiseRatio", 1.0), "images")
     yield Row(make(of + "PeakSignalNoiseRatio", (0.0, 1.0)), "images")
-    yield Row(make(of + "PeakSignalNoiseRatioWithBlockedEffect", 1.0), "gray_images")
+    yield Row(make(of + "PeakSignalNoiseRatioWithBlockedEffect", data_range=1.0), "gray_images")
     yield Row(make(of + "StructuralSimilarityIndexMeasure", data_range=1.0), "images")
     scales = {"betas": (0.4, 0.6), "kernel_size": 3, "data_range": 1.0}
     yield Row(make(of + "MultiScaleStructuralSimilarityIndexMeasure", **scales), "images")
