@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers import MultitaskWrapper
@@ -26,9 +26,10 @@ class BestValues:
         """Take a new value where it is better; NaN never is. Another mode than before begins anew."""
         value = value.detach().cpu()
         kept_mode, best, _ = self.values.get(key, (mode, None, None))
-        if torch.isnan(value):
+        new, old = value.item(), None if best is None else best.item()  # as numbers: torch compares not every dtype
+        if math.isnan(new):
             return
-        if best is None or kept_mode != mode or bool(value > best if mode == "max" else value < best):
+        if old is None or kept_mode != mode or (new > old if mode == "max" else new < old):
             self.values[key] = (mode, value.clone(), epoch)  # of a class: a checkpoint would have those of all
 
     def get(self, key: str, mode: str) -> Tensor | None:

@@ -221,7 +221,7 @@ def _log(module: Any, trainer: Any, log: Log, stage: Stage, keyed: Keyed) -> Non
 def _kept(tensor: Tensor) -> Tensor:
     """An array for ``metric_results``: on the CPU, without a graph, and usable outside of inference mode."""
     with torch.inference_mode(False):
-        tensor = tensor.detach().cpu()
+        tensor = tensor.detach() if tensor.is_meta else tensor.detach().cpu()  # which has nothing to bring
         return tensor.clone() if tensor.is_inference() else tensor
 
 

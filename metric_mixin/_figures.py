@@ -247,8 +247,7 @@ def _bars(values: Sequence[float], names: Sequence[str]) -> tuple[Figure, Any]:
     figure = _figure(7.0, min(1.5 + 0.22 * len(values), LARGEST))
     axes = figure.subplots()
     if len(values) > _MOST_BARS:
-        edges = [i - 0.5 for i in range(len(values) + 1)]
-        axes.stairs(values, edges, orientation="horizontal", fill=True)
+        axes.fill_betweenx(range(len(values)), values, step="mid", linewidth=0)  # in a second for a million
     else:
         axes.barh(range(len(values)), values)
     step = every(len(values), figure.get_figheight() - 1.5)

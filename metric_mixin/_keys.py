@@ -70,6 +70,7 @@ def expected(metric: str, layout: Layout, names: Sequence[str] | None = None) ->
 
     Raises:
         ClassNamesError: There is another number of names than of classes.
+        DeclarationError: A part of a name is not legal.
     """
     return list(_expected(metric, metric, layout, names))
 
@@ -91,11 +92,7 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
         known = layout.fields if isinstance(layout, Fields) else {}
         other = layout if isinstance(layout, Array) else Scalar(known=False)
         for key, part in value.items():
-            if fault := name_fault(str(key)):
-                raise DeclarationError(
-                    f"Metric {metric!r} returned a dict with the key {key!r}, which {fault}. Return it under a key "
-                    "that can be a part of a logger's key."
-                )
+            _check_part(metric, key)
             if isinstance(layout, Stems):
                 key = str(key).partition("_")[0]
             yield from _flatten(metric, f"{path}/{key}", known.get(str(key), other), part, names)
@@ -117,6 +114,7 @@ def _flatten(metric: str, path: str, layout: Layout, value: Any, names: Sequence
 def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | None) -> Iterator[Entry]:
     if isinstance(layout, Fields):
         for key, part in layout.fields.items():
+            _check_part(metric, key)
             yield from _expected(metric, f"{path}/{key}", part, names)
     elif isinstance(layout, PerClassSeen | Stems):
         keys = layout.stems if isinstance(layout, Stems) else layout.scalars
@@ -129,6 +127,14 @@ def _expected(metric: str, path: str, layout: Layout, names: Sequence[str] | Non
             yield from (Entry(metric, path, label, None) for label in _labels(metric, layout, size, _fixed(names)))
     elif isinstance(layout, Scalar):
         yield Entry(metric, path, None, None)
+
+
+def _check_part(metric: str, key: Any) -> None:
+    if fault := name_fault(str(key)):
+        raise DeclarationError(
+            f"Metric {metric!r} returns a dict with the key {key!r}, which {fault}. Return it under a key that can be "
+            "a part of a logger's key; a wrapper's or a collection's prefix and postfix are part of it."
+        )
 
 
 def _fixed(names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -208,7 +214,7 @@ def _vector(value: Any) -> Sequence[Any] | None:
     if isinstance(value, Mapping):
         scalars = [_scalar(one) for one in value.values()]
         return None if not scalars or any(one is None for one in scalars) else scalars
-    if not isinstance(value, Tensor) or value.is_complex() or not value.numel():
+    if not isinstance(value, Tensor) or not _has_numbers(value) or not value.numel():
         return None
     return value.reshape(-1).unbind() if value.ndim <= 1 or (value.ndim == 2 and len(value) == 1) else None
 
@@ -216,7 +222,7 @@ def _vector(value: Any) -> Sequence[Any] | None:
 def _scalar(value: Any) -> Tensor | None:
     """A real number as a 0-d tensor, or ``None``."""
     if isinstance(value, Tensor):
-        return value.reshape(()) if value.numel() == 1 and not value.is_complex() else None
+        return value.reshape(()).as_subclass(Tensor) if _has_numbers(value) and value.numel() == 1 else None
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
     if not isinstance(value, Number) or (isinstance(value, Complex) and not isinstance(value, Real)):
@@ -225,6 +231,12 @@ def _scalar(value: Any) -> Tensor | None:
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # a number that no dtype holds: fractions, 2**70
         return _as_float(value)
+
+
+def _has_numbers(value: Tensor) -> bool:
+    """Whether a tensor has real numbers in memory: none of the meta device, sparse, nested or quantized."""
+    without = value.is_meta or value.is_nested or value.is_quantized or value.is_complex()
+    return value.layout == torch.strided and not without
 
 
 def _as_float(value: Any) -> Tensor | None:

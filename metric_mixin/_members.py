@@ -8,14 +8,16 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torchmetrics
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, SumMetric
+from torchmetrics.metric import CompositionalMetric
 from torchmetrics.wrappers import ClasswiseWrapper, MultitaskWrapper, Running
 from torchmetrics.wrappers.abstract import WrapperMetric
+from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._errors import UnknownMetricError
 from metric_mixin._families import READ
-from metric_mixin._layout import inner_metric
+from metric_mixin._layout import PerLabel, inner_metric, layout_of
 
 
 def own_metrics(metrics: Mapping[str, Metric], taken: Iterable[Metric] = ()) -> dict[str, Metric]:
@@ -104,21 +106,37 @@ def _around_updates() -> Any:
 def computed(metric: Any) -> Any:
     """Compute one metric, past what torchmetrics would lose or rename.
 
-    A ``ClasswiseWrapper`` drops values that have no label; a collection in a ``MultitaskWrapper`` renames a metric's
-    keys where another has the same.
+    A ``ClasswiseWrapper`` drops values that have no label; a collection in another wrapper lifts the entries of a
+    metric's dict, and renames them where another metric has the same.
     """
     if type(metric) is ClasswiseWrapper:
-        return metric.metric.compute()
+        return _per_class(metric.metric)
     if type(metric) is MultitaskWrapper:
         return {task: computed(member) for task, member in metric.items(flatten=False)}
+    if isinstance(metric, MetricInputTransformer) and type(metric).compute is MetricInputTransformer.compute:
+        return computed(metric.wrapped_metric)
     if isinstance(metric, MetricCollection):
         return {name: computed(member) for name, member in metric.items(copy_state=False)}
     return metric.compute()
 
 
-def was_updated(metric: Metric) -> bool:
+def _per_class(metric: Metric) -> Any:
+    value = metric.compute()
+    if isinstance(value, Tensor) and not value.ndim and not isinstance(layout_of(metric), PerLabel):
+        raise TypeError(
+            f"expected one value for each class, but {type(metric).__name__} returned one number. `average=None`, or "
+            "what its like is called, asks for them"
+        )
+    return value
+
+
+def keeps_rows(metric: nn.Module) -> bool:
+    """Whether a module is a metric with states of its own, of which others tell nothing, and a reset ends its count."""
+    return isinstance(metric, Metric) and not isinstance(metric, WrapperMetric | CompositionalMetric)
+
+
+def was_updated(metric: nn.Module) -> bool:
     """Whether a metric, or one that it wraps, was updated since its reset, by whomever."""
     if isinstance(metric, Running):  # which resets the metric it wraps after each update
         return metric._num_vals_seen > 0
-    members = (m for m in metric.modules() if isinstance(m, Metric) and not isinstance(m, WrapperMetric))
-    return any(member.update_called for member in members)
+    return bool(keeps_rows(metric) and metric.update_called) or any(map(was_updated, metric.children()))

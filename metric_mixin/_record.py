@@ -54,7 +54,7 @@ class Part:
         """Return a part with the same metrics and no rows."""
         part = Part(copied(self.metrics))
         part.reset()
-        for metric in part.lasting():
+        for metric in part.lasting().values():
             metric.min_val, metric.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
         part.to(self.loss.device)
         return part
@@ -79,9 +79,9 @@ class Part:
         """Return all that keeps a state; ``of`` says of what, for messages."""
         return [*self.metrics.units(of), {f"the loss{of}": self.loss}]
 
-    def lasting(self) -> Iterator[MinMaxMetric]:
-        """Metrics that keep something over epochs: of a ``MinMaxMetric`` a reset leaves its extremes."""
-        return (module for module in self.metrics.modules() if isinstance(module, MinMaxMetric))
+    def lasting(self) -> dict[str, MinMaxMetric]:
+        """Metrics that keep something over epochs, by their path: of a ``MinMaxMetric`` a reset leaves its extremes."""
+        return {path: module for path, module in self.metrics.named_modules() if isinstance(module, MinMaxMetric)}
 
     def reset(self) -> None:
         """Forget the rows."""
@@ -115,6 +115,7 @@ class StageRecord:
         aggregators: Names of the metrics that aggregate given values, with their classes.
         promised: Keys that class and settings promise.
         found: Keys as last computed.
+        tracked: Keys whose best value is tracked, of whatever epoch: a class may be seen in some alone.
         rows: Dataloader to its number of rows on all ranks, as last computed; ``None`` where it is not known.
         logged_early: Whether ``log_metrics`` was called in this epoch.
         early: What it logged.
@@ -137,6 +138,7 @@ class StageRecord:
         self.aggregators: dict[str, str] = {}
         self.promised: Keyed = {}
         self.found: Keyed | None = None
+        self.tracked: Keyed = {}
         self.rows: dict[Loader, int | None] = {}
         self.logged_early = False
         self.early: Keyed = {}
@@ -194,12 +196,17 @@ class StageRecord:
 
     def pooled(self) -> Part:
         """Return a part with the rows of all dataloaders, by merging states."""
+        part = self.for_all_rows()
+        part.merge(list(self.parts.values()))
+        return part
+
+    def for_all_rows(self) -> Part:
+        """Return the part that takes the rows of all dataloaders, made on first use."""
         if self.all_rows is None:
             self.all_rows = self.parts[0].another()
             for metric in self.all_rows.metrics.values(copy_state=False):
                 compute_alone(metric)
             compute_alone(self.all_rows.loss)
-        self.all_rows.merge(list(self.parts.values()))
         return self.all_rows
 
     def fault(self) -> MetricMixinError | None:
@@ -231,7 +238,7 @@ class StageRecord:
     def untouched(self) -> Iterator[None]:
         """Put back, in the end, what outlasts a reset; for a sanity check, which leaves no trace."""
         all_rows, parts = self.all_rows, self._all()
-        kept = [(metric, metric.min_val, metric.max_val) for part in parts for metric in part.lasting()]
+        kept = [(metric, metric.min_val, metric.max_val) for part in parts for metric in part.lasting().values()]
         try:
             yield
         finally:

@@ -118,7 +118,7 @@ class Recorder:
         record.layouts = {name: layout_of(metric) for name, metric in metrics}
         record.aggregators = {name: type(metric).__name__ for name, metric in metrics if is_aggregator(metric)}
         record.promised = self._keyed(module, stage, self._promised(module, stage, record))
-        record.found = None
+        record.found, record.tracked = None, {}
         for key, mode in self._tracked(module, record.promised):
             entry = record.promised[key]
             mode_of(key, mode, entry.path[len(entry.metric) + 1 :], self._metric_of(record, entry))
@@ -255,8 +255,10 @@ class Recorder:
         """Move the tracked best values in an epoch of ``fit``, and return ``keyed`` with the best so far of each."""
         record = self.stages[stage]
         result = dict(keyed)
-        for key, wanted in self._tracked(module, record.known()):
-            entry = record.known()[key]
+        known = record.known()
+        record.tracked |= {key: known[key] for key, _ in self._tracked(module, known)}
+        for key, wanted in self._tracked(module, record.tracked):
+            entry = record.tracked[key]
             mode = mode_of(key, wanted, entry.path[len(entry.metric) + 1 :], self._metric_of(record, entry))
             if epoch is not None and key in keyed:
                 self.best.move(key, mode, keyed[key].value, epoch)
@@ -267,7 +269,7 @@ class Recorder:
 
     def epochs_of_best(self, module: Any, stage: Stage) -> dict[str, int | None]:
         """Return the keys of a stage whose best value is tracked, and the epoch of each best value that is known."""
-        tracked = self._tracked(module, self.stages[stage].known())
+        tracked = self._tracked(module, self.stages[stage].tracked)
         return {key: self.best.epochs().get(key) for key, _ in tracked}
 
     def _say_padding_fed(self, stage: Stage, record: StageRecord) -> None:
@@ -314,7 +316,7 @@ class Recorder:
         keys = [key for key, entry in record.known().items() if entry.is_scalar]
         if record.found is None and not record.loss_noted:
             keys = [self._key(module, stage, RESERVED, loader) for loader in self._loaders(module, record)] + keys
-        return keys + [key + SUFFIX for key, _ in self._best_keys(module, keys)]
+        return keys + [key + SUFFIX for key, _ in self._best_keys(module, {*keys, *record.tracked})]
 
     def tracked_keys(self, module: Any) -> list[str]:
         """Return the keys whose best value is tracked, of whatever stage."""

@@ -22,6 +22,7 @@ from metric_mixin._states import set_updates, updates_of
 
 ENTRY = "metric_mixin"
 VERSION = 1
+_POOLED = "pooled"
 _HINT = "Load the checkpoint with `MetricLogging(checkpoint_states=False)` to go on without it."
 
 
@@ -31,10 +32,13 @@ def states_of(record: StageRecord) -> dict[str, Any]:
 
 
 def extremes_of(record: StageRecord) -> dict[str, Any]:
-    """Return what outlasts a reset, the extremes of each ``MinMaxMetric``, by dataloader and position."""
+    """Return what outlasts a reset, the extremes of each ``MinMaxMetric``, by dataloader and path."""
+    parts = {str(index): part for index, part in record.parts.items()}
+    if record.all_rows is not None:
+        parts[_POOLED] = record.all_rows
     return {
-        str(index): [[metric.min_val.cpu(), metric.max_val.cpu()] for metric in part.lasting()]
-        for index, part in record.parts.items()
+        of: {path: [metric.min_val.cpu(), metric.max_val.cpu()] for path, metric in part.lasting().items()}
+        for of, part in parts.items()
     }
 
 
@@ -74,12 +78,12 @@ def checked_entry(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def restore_extremes(record: StageRecord, entry: Mapping[str, Any]) -> None:
-    """Give each ``MinMaxMetric`` the extremes that ``extremes_of`` saved, where there are as many as then."""
-    for index, kept in entry.items():
-        metrics = list(record.part(int(index)).lasting())
-        if len(metrics) == len(kept):
-            for metric, (low, high) in zip(metrics, kept, strict=True):
-                metric.min_val, metric.max_val = low, high
+    """Give each ``MinMaxMetric`` the extremes that ``extremes_of`` saved, where it had some."""
+    for of, kept in entry.items():
+        part = record.for_all_rows() if of == _POOLED else record.part(int(of))
+        for path, metric in part.lasting().items():
+            if path in kept:
+                metric.min_val, metric.max_val = kept[path]
 
 
 def merged_states(record: StageRecord, ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -179,7 +183,10 @@ def _states(metric: Metric) -> dict[str, Any]:
 
 
 def _on_cpu(state: Any) -> Any:
-    return state.detach().cpu().clone() if isinstance(state, Tensor) else [_on_cpu(item) for item in state]
+    """States as plain tensors, the only ones that a checkpoint may hold; predictions can be of any subclass."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone().as_subclass(Tensor)
+    return [_on_cpu(item) for item in state]
 
 
 def _fits(metric: Metric, kept: Any) -> bool:

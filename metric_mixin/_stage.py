@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.wrappers.abstract import WrapperMetric
 from torchmetrics.wrappers.transformations import MetricInputTransformer
 
 from metric_mixin._collection import NamedCollection
@@ -20,7 +19,7 @@ from metric_mixin._insides import check_insides
 from metric_mixin._keys import check_distinct, expected, flatten
 from metric_mixin._labels import LabelRanges
 from metric_mixin._layout import layout_of
-from metric_mixin._members import accepted, begun_update, check_keywords, computed, own_metrics, was_updated
+from metric_mixin._members import accepted, begun_update, check_keywords, computed, keeps_rows, own_metrics, was_updated
 from metric_mixin._memory import Memory, memory_of
 from metric_mixin._precision import widened
 from metric_mixin._ranks import several_ranks
@@ -306,7 +305,7 @@ class StageMetrics(NamedCollection):
     def updated(self, name: str) -> bool:
         """Whether the metric was updated since its last reset, through this collection or by itself."""
         metric = keeper(self._member(name))
-        if self._sharing.handed_out and not isinstance(metric, WrapperMetric):
+        if self._sharing.handed_out and keeps_rows(metric):
             return metric.update_called  # its own state, whoever updated or reset it
         return name in self._fed or was_updated(metric)
 

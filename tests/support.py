@@ -140,10 +140,12 @@ def fit_fed(module: Fed, batches: list[Any], folder: Any, **options: Any) -> tup
     return trainer, [str(one.message) for one in caught if isinstance(one.message, MetricMixinWarning)]
 
 
-def computed(row: Any) -> Any:
-    """The reference: the value of a metric that nobody else touches, fed a row's batches by hand."""
+def computed(row: Any, seed: int = 0, drop: slice = slice(0)) -> Any:
+    """The reference: the value of a metric that nobody else touches, fed a row's batches by hand, or all but some."""
     metric = row.make()
-    for i, (args, kwargs) in enumerate(row.batches()):
+    batches = list(enumerate(row.batches(seed)))
+    del batches[drop]
+    for i, (args, kwargs) in batches:
         torch.manual_seed(i)
         metric.update(*args, **kwargs)
     torch.manual_seed(99)

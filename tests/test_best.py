@@ -12,9 +12,10 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection,
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
 from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper, Running
 
-from metric_mixin import MetricMixinError
+from metric_mixin import MetricLogging, MetricMixinError
 from metric_mixin._best import BestValues, mode_of
 from metric_mixin._errors import OptionError
+from tests.support import Fed, fit_fed
 
 KEY = "val/acc"
 
@@ -212,3 +213,45 @@ def test_a_metric_that_does_not_tell_is_an_error(kind):
         assert part in str(caught.value)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, MetricMixinError)
+
+
+class Seen(Metric):
+    """Has a number for each class that it saw, as detection has."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("seen", [], dist_reduce_fx=None)
+
+    def update(self, label, value):
+        self.seen.append(torch.stack([label, value]))
+
+    def compute(self):
+        return {str(int(label)): value for label, value in self.seen}
+
+
+def test_the_best_value_of_a_class_that_is_not_seen_stays(tmp_path):
+    """Class 0 is seen in the first and the last epoch alone: its best value is logged, and expected, in each."""
+    epochs = [[(0, 0.5), (1, 0.1)], [(1, 0.2)], [(0, 0.25), (1, 0.3)]]
+
+    class Classes(Fed):
+        metric_logging = MetricLogging(track_best={"val/m/0": "max"})
+
+        def validation_step(self, batch, batch_idx):
+            for label, value in epochs[self.current_epoch]:
+                self.update_metrics(torch.tensor(float(label)), torch.tensor(value))
+
+        def on_metrics_computed(self, stage, values):
+            if stage == "val":
+                assert "val/m/0_best" in self.expected_metric_keys("val")
+                assert "0_best" not in str(self.metric_report("val"))
+
+    module = Classes({"m": Seen()})
+    trainer, _ = fit_fed(module, [0], tmp_path, max_epochs=3)
+    rows = [{key: value for key, value in row.items() if "val/" in key} for row in trainer.logger.metrics]
+    assert rows == [
+        {"val/m/0": 0.5, "val/m/1": pytest.approx(0.1), "val/m/0_best": 0.5},
+        {"val/m/1": pytest.approx(0.2), "val/m/0_best": 0.5},
+        {"val/m/0": 0.25, "val/m/1": pytest.approx(0.3), "val/m/0_best": 0.5},
+    ]

@@ -186,7 +186,7 @@ def test_forms_of_single_classes_have_their_documented_names(layout, value, name
 )
 def test_a_dict_key_that_is_no_legal_name_is_an_error(layout, key, fault):
     """The error names the metric, the key and what is wrong with it."""
-    with pytest.raises(DeclarationError, match=f"'m' returned a dict with the key .*{fault}"):
+    with pytest.raises(DeclarationError, match=f"'m' returns a dict with the key .*{fault}"):
         flatten("m", layout, {"good": 0.5, key: 0.25})
 
 

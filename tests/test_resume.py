@@ -505,6 +505,59 @@ def test_extremes_travel(trainer, tmp_path):
     assert module.bests == [(1.0, 5.0)]
 
 
+def test_extremes_of_every_dataloader_travel_under_their_own_names(trainer, tmp_path):
+    """Of each dataloader and of all rows, also where a further ``MinMaxMetric`` was declared before the old one."""
+
+    class Extremes(Scores):
+        metric_logging = MetricLogging(val_loaders=("a", "b"), pooled=True)
+        names = ("score",)
+
+        def configure_stage_metrics(self, stage):
+            return {name: MinMaxMetric(MeanMetric()) for name in self.names} if stage == "val" else None
+
+        def validation_step(self, batch, batch_idx, dataloader_idx):
+            self.update_metrics(tensor(self.scores[self.trainer.current_epoch] * (1 + 2 * dataloader_idx)))
+
+    class More(Extremes):
+        names = ("another", "score")
+
+    run = trainer(max_epochs=2)
+    run.fit(Extremes([5.0, 1.0]), loader(), [loader(), loader()])
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    module = More([0.0, 0.0, 3.0])
+    trainer(max_epochs=3).fit(module, loader(), [loader(), loader()], ckpt_path=tmp_path / "x.ckpt")
+    values = {key: value.item() for key, value in module.metric_results["val"].items()}
+    for place, factor in {"a/": 1, "b/": 3, "": 2}.items():
+        raw, low, high = (values[f"val/{place}score/{part}"] for part in ("raw", "min", "max"))
+        assert (raw, low, high) == (3.0 * factor, 1.0 * factor, 5.0 * factor)
+        assert values[f"val/{place}another/min"] == values[f"val/{place}another/max"] == 3.0 * factor
+
+
+class Own(torch.Tensor):
+    """A tensor class of somebody's own, which its results belong to as well."""
+
+
+@pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
+def test_states_of_a_tensor_class_of_ones_own_are_saved_as_plain_tensors(trainer, tmp_path):
+    """Predictions may be of any subclass; a checkpoint within an epoch still loads with ``weights_only=True``."""
+
+    class Images(Lit):
+        def configure_stage_metrics(self, stage):
+            return {"rows": CatMetric()} if stage == "train" else None
+
+        def training_step(self, batch, batch_idx):
+            x, target = batch
+            self.update_metrics(torch.ones(len(x)).as_subclass(Own))
+            return self.loss(self(x), target)
+
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    trainer(max_epochs=1, callbacks=[keep], enable_checkpointing=True).fit(Images(), loader(), loader())
+    entry = torch.load(tmp_path / "step=2.ckpt", weights_only=True)["metric_mixin"]
+    (saved,) = entry["train"][0]["0"]["metrics"]["rows"][""]["state"]["value"][:1]
+    assert type(saved) is torch.Tensor
+    assert saved.tolist() == [1.0] * 4
+
+
 def test_names_of_classes_travel(trainer, tmp_path):
     """Names that ``fit`` had from its datamodule name the keys of a later ``test`` without one."""
 

@@ -1,5 +1,6 @@
 """Values of every kind that a metric may return, with real loggers: logged, kept whole, or refused."""
 
+import warnings
 from collections import namedtuple
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.regression import MeanSquaredError
 from torchmetrics.wrappers import ClasswiseWrapper
 
-from metric_mixin import DeclarationError, KeyCollisionError
+from metric_mixin import DeclarationError, KeyCollisionError, MetricLogging
 from metric_mixin.testing import CapturingLogger
 from tests.support import Fed, fit_fed
 
@@ -51,6 +52,17 @@ class Opaque:
     """Nothing that anybody knows."""
 
 
+class Own(torch.Tensor):
+    """A tensor class of somebody's own, as those of images with their position."""
+
+
+def quietly(make):
+    """Make what torch warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make()
+
+
 OPAQUE = Opaque()
 Both = namedtuple("Both", "low high")
 
@@ -71,6 +83,10 @@ LOGGED = {
     "large-python-float": (1e300, {"": 1e300}),
     "half": (tensor(0.25, dtype=torch.bfloat16), {"": 0.25}),
     "double": (tensor(0.1, dtype=torch.float64), {"": 0.1}),
+    "float8": (tensor(0.5).to(torch.float8_e4m3fn), {"": 0.5}),
+    "unsigned": (tensor(2**63, dtype=torch.uint64), {"": 2.0**63}),
+    "unsigned-per-class": (tensor([1, 2], dtype=torch.uint16), {"/0": 1.0, "/1": 2.0}),
+    "of-a-subclass": (tensor(0.5).as_subclass(Own), {"": 0.5}),
     "with-a-graph": (tensor(0.5, requires_grad=True) * 1, {"": 0.5}),
     "number-keys": ({1: tensor(0.5), 2.5: 0.25}, {"/1": 0.5, "/2.5": 0.25}),
     "tuple-keys": ({(0, 1): tensor(0.5)}, {"/(0, 1)": 0.5}),
@@ -96,16 +112,23 @@ WHOLE = {
     "list-of-arrays": [torch.eye(2), torch.zeros(3)],
     "set": {1, 2},
     "sparse": torch.eye(2).to_sparse(),
+    "sparse-vector": tensor([0.5, 0.25]).to_sparse(),
+    "meta": torch.empty((), device="meta"),
+    "meta-vector": torch.empty(2, device="meta"),
+    "quantized": quietly(lambda: torch.quantize_per_tensor(tensor(1.0), 0.1, 0, torch.quint8)),
+    "nested": quietly(lambda: torch.nested.nested_tensor([tensor([1.0]), tensor([1.0, 2.0])])),
 }
 
 
 def settings_of(value):
     """Where a vector has a number for each class, the setting that says so."""
-    return {"num_classes": 2, "average": None} if isinstance(value, torch.Tensor) and value.shape == (2,) else {}
+    vector = isinstance(value, torch.Tensor) and (value.is_nested or value.shape == (2,))
+    return {"num_classes": 2, "average": None} if vector else {}
 
 
-def fit(value, folder, *, logger=None, **settings):
+def fit(value, folder, *, logger=None, options=None, **settings):
     module = Fed({"m": Returns(value, **settings), "beside": MeanSquaredError()})
+    module.metric_logging = MetricLogging() if options is None else options
     batches = [{"m": ((tensor(1.0),), {}), "beside": ((tensor([1.0]), tensor([3.0])), {})}]
     trainer, said = fit_fed(module, batches, folder, logger=CapturingLogger() if logger is None else logger)
     return module, trainer, said
@@ -126,7 +149,10 @@ def test_every_kind_of_number_is_logged_as_it_is(value, wanted, logger, tmp_path
 
 
 def is_kept(kept, value):
-    """Whether a kept value is the returned one, tensors by value."""
+    """Whether a kept value is the returned one, tensors by value where they have any."""
+    if isinstance(value, torch.Tensor) and (value.is_meta or value.is_nested or value.is_quantized):
+        forms = [(one.is_meta, one.is_nested, one.is_quantized, one.dtype, one.numel()) for one in (kept, value)]
+        return forms[0] == forms[1]
     if isinstance(value, torch.Tensor):
         return kept.is_sparse == value.is_sparse and torch.equal(kept.to_dense(), value.to_dense())
     if isinstance(value, list | tuple):
@@ -163,6 +189,19 @@ def test_a_vector_that_is_none_is_not_lost(layout, value, tmp_path):
     assert torch.equal(kept, value) if isinstance(value, torch.Tensor) else kept == value
 
 
+@pytest.mark.parametrize(("value", "wanted"), LOGGED.values(), ids=LOGGED)
+def test_the_best_of_every_kind_of_number_is_tracked_and_saved(value, wanted, tmp_path):
+    """Also of dtypes that torch does not compare; NaN is no best value, and a checkpoint has plain tensors alone."""
+    options = MetricLogging(track_best={f"val/m{suffix}": "max" for suffix in wanted})
+    _, trainer, _ = fit(value, tmp_path, options=options, **settings_of(value))
+    bests = {f"val/m{suffix}_best": number for suffix, number in wanted.items() if number == number}
+    found = {key: one.item() for key, one in trainer.callback_metrics.items() if key.endswith("_best")}
+    assert found == pytest.approx(bests)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)["metric_mixin"]["best"]
+    assert {f"{key}_best": one["value"].item() for key, one in saved.items()} == pytest.approx(bests)
+
+
 def test_a_dataclass_is_kept_whole(tmp_path):
     """A value of somebody's own class is kept, its tensors without a graph."""
     module, trainer, _ = fit(Pair(tensor(0.5, requires_grad=True), "x"), tmp_path)
@@ -194,7 +233,7 @@ def test_an_empty_dict_has_no_entries(tmp_path):
 )
 def test_a_key_of_a_dict_that_no_logger_can_take_is_an_error(value, fault, tmp_path):
     """The error, at the sanity check, names the metric, the key and what is wrong."""
-    with pytest.raises(DeclarationError, match=f"'m' returned a dict with the key .*{fault}"):
+    with pytest.raises(DeclarationError, match=f"'m' returns a dict with the key .*{fault}"):
         fit(value, tmp_path)
 
 

@@ -21,7 +21,7 @@ from torchmetrics.wrappers import (
     Running,
 )
 
-from metric_mixin import DeclarationTypeError
+from metric_mixin import ComputeError, DeclarationError, DeclarationTypeError
 from tests.support import Fed, fit_fed
 from tests.zoo import CLASSES, FEEDS, Features, negative
 
@@ -66,6 +66,36 @@ WRAPPERS = {
     "outputs": (lambda: MultioutputWrapper(MeanSquaredError(), 2), "two_numbers", ["0", "1"]),
     "boot": (lambda: BootStrapper(recall(), num_bootstraps=3), "multiclass", ["mean", "std"]),
     "last two": (lambda: Running(recall(None), window=2), "multiclass", ["0", "1", "2"]),
+    "through": (
+        lambda: LambdaInputTransformer(several(), negative),
+        "multiclass",
+        ["each/0", "each/1", "each/2", "macro", *(f"named/{n}" for n in NAMES)],
+    ),
+    "through one": (
+        lambda: LambdaInputTransformer(ClasswiseWrapper(recall(None), NAMES), negative),
+        "multiclass",
+        NAMES,
+    ),
+    "deep tasks": (
+        lambda: MultitaskWrapper(
+            {
+                "kind": MetricCollection({"last": Running(recall(None), window=2), "range": MinMaxMetric(recall())}),
+                "size": BootStrapper(MeanSquaredError(), num_bootstraps=3),
+            }
+        ),
+        "tasks",
+        [
+            *(f"kind/last/{i}" for i in range(CLASSES)),
+            *(f"kind/range/{key}" for key in ("raw", "max", "min")),
+            *("size/mean", "size/std"),
+        ],
+    ),
+    "named outputs": (
+        lambda: ClasswiseWrapper(MultioutputWrapper(MeanSquaredError(), 2), ["x", "y"]),
+        "two_numbers",
+        ["x", "y"],
+    ),
+    "sum": (lambda: recall() + recall(), "multiclass", [""]),
     "negated": (lambda: LambdaInputTransformer(BinaryAccuracy(), negative), "binary", [""]),
     "cut": (lambda: BinaryTargetTransformer(BinaryAccuracy(), 0.5), "numbers", [""]),
     "mean": (MeanMetric, "weighted", [""]),
@@ -96,7 +126,7 @@ def plain(name):
         torch.manual_seed(i)
         metric.update(*args, **kwargs)
     torch.manual_seed(99)
-    if name in ("tasks", "other tasks"):  # a plain collection renames where two metrics have one key: not used here
+    if "tasks" in name:  # a plain collection renames where two metrics have one key: not used here
         return [number for task in metric.task_metrics.values() for number in numbers(task.compute())]
     return numbers(metric.compute())
 
@@ -156,6 +186,44 @@ def test_a_wrapper_has_the_same_keys_and_values_alone(name, tmp_path):
     torch.testing.assert_close(logged, plain(name), rtol=0, atol=0)
 
 
+def test_two_classwise_wrappers_behind_one_transformer_keep_their_names(tmp_path):
+    """O5: a plain collection there renames the keys of both; here each has its own, as promised before any value."""
+
+    def both():
+        return {f"top{k}": ClasswiseWrapper(MulticlassRecall(CLASSES, top_k=k, average=None), NAMES) for k in (1, 2)}
+
+    module = Fed({"m": LambdaInputTransformer(MetricCollection(both()), negative)})
+    keys = {f"val/m/top{k}/{name}": (f"top{k}", i) for k in (1, 2) for i, name in enumerate(NAMES)}
+    assert set(module.expected_metric_keys("val")) == {"val/loss", *keys}
+    batches = FEEDS["multiclass"](torch.Generator().manual_seed(1))
+    trainer, _ = fit_fed(module, [{"m": call} for call in batches], tmp_path)
+
+    plain = {name: wrapper.metric for name, wrapper in both().items()}
+    for (preds, target), _ in batches:
+        for metric in plain.values():
+            metric.update(1 - preds, target)
+    assert set(trainer.callback_metrics) == set(keys)
+    for key, (name, i) in keys.items():
+        assert trainer.callback_metrics[key] == plain[name].compute()[i]
+
+
+WRONG_INSIDE = {
+    "classwise of a number": (lambda: ClasswiseWrapper(recall()), r"one value for each class.*average=None"),
+    "extremes of classes": (lambda: MinMaxMetric(recall(None)), "should be a float or scalar tensor"),
+    "extremes of a classwise": (lambda: MinMaxMetric(ClasswiseWrapper(recall(None))), "float or scalar tensor"),
+    "bootstrap of a classwise": (lambda: BootStrapper(ClasswiseWrapper(recall(None)), 3), "got dict"),
+}
+
+
+@pytest.mark.parametrize(("make", "fault"), WRONG_INSIDE.values(), ids=WRONG_INSIDE)
+def test_a_wrapper_around_what_it_cannot_take_is_named(make, fault, tmp_path):
+    """What torchmetrics itself cannot compute is an error at the sanity check, with the metric's name and class."""
+    metric = make()
+    batches = [{"m": call} for call in FEEDS["multiclass"](torch.Generator())]
+    with pytest.raises(ComputeError, match=rf"'m' \({type(metric).__name__}\) failed to compute: .*{fault}"):
+        fit_fed(Fed({"m": metric}), batches, tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore:.*will save all extracted features")
 def test_a_feature_share_still_runs_its_network_once_a_batch(tmp_path):
     """O4: the metrics of a ``FeatureShare`` have plain values, and one run of the network serves all three."""
@@ -193,3 +261,19 @@ def test_a_tracker_is_refused_with_what_to_use_instead(declared, tmp_path):
     """O4: ``MetricTracker`` keeps epochs by itself; the error says ``track_best``, before anything is trained."""
     with pytest.raises(DeclarationTypeError, match=r"MetricTracker.*track_best"):
         fit_fed(Fed(declared()), [{}], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MultitaskWrapper({" a": recall()}),
+        lambda: MultitaskWrapper({"a": recall()}, prefix="../"),
+        lambda: MultitaskWrapper({"a": MetricCollection({"x": recall()}, postfix="/")}),
+        lambda: LambdaInputTransformer(MetricCollection({"x": recall()}, prefix="/"), negative),
+    ],
+    ids=["task", "prefix", "postfix-of-a-collection", "prefix-behind-a-transformer"],
+)
+def test_a_part_of_a_name_that_is_not_legal_is_an_error_at_the_declaration(make):
+    """A task's name, a prefix or a postfix that makes a key no logger can take: known before anything is trained."""
+    with pytest.raises(DeclarationError, match=r"'m' returns a dict with the key .* prefix and postfix"):
+        Fed({"m": make()}).expected_metric_keys("val")

@@ -11,8 +11,8 @@ from metric_mixin import MetricMixinError, StageMetrics
 from metric_mixin.testing import run_ranks
 from tests import test_zoo
 from tests.test_sync import count
-from tests.test_zoo import NAME, assert_same, available, in_order_of_keys, whole_parts
-from tests.zoo import ROWS, absent
+from tests.test_zoo import NAME, assert_same, available, in_order_of_keys, runnable, whole_parts
+from tests.zoo import ROWS, absent, language_model
 
 _one_thread = test_zoo._one_thread
 pytestmark = [*test_zoo.pytestmark, pytest.mark.timeout(300)]
@@ -52,7 +52,7 @@ def reference(row, split):
 
 def on_a_rank(rank):
     """The values of each row alone and among all that take the same inputs, and what such a collection costs."""
-    rows = [row for row in ROWS if not absent(row.needs)]
+    rows = runnable(ROWS)
     calls = []
     count(calls)
     alone, together, costs = {}, {}, {}
@@ -79,6 +79,8 @@ def on_a_rank(rank):
 
 @pytest.fixture(scope="module")
 def ranks():
+    if not absent(["transformers"]):
+        language_model()  # before there are several processes, which must have the same one
     return run_ranks(on_a_rank, timeout=240)
 
 
@@ -140,7 +142,7 @@ def test_metrics_that_take_the_same_inputs_need_at_most_five_collectives(ranks):
 
 def test_the_value_of_one_rank_is_refused():
     """Control: without the last batch nearly every row has another value, and the comparison sees it."""
-    accepted, rows = [], [row for row in ROWS if not absent(row.needs)]
+    accepted, rows = [], runnable(ROWS)
     for row in rows:
         own = StageMetrics({NAME: row.make()})
         try:
