@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_mean, dim_zero_min, dim_zero_sum
+from torchmetrics.wrappers import Running
 
 from metric_mixin._errors import MetricMixinError, SyncError
 from metric_mixin._inputs import mapped
@@ -101,12 +102,18 @@ _WITH_ALL, _IN_ITS_GROUP, _BY_ITSELF, _NOT = "with all", "in its `process_group`
 
 def _way_of(metric: Metric) -> str:
     """How a metric is synced, in words: with all others, with those of its group, by code of its own, or not at all."""
-    if not (metric.sync_on_compute and metric.distributed_available_fn()):
+    told = _told_by(metric)
+    if not (told.sync_on_compute and told.distributed_available_fn()):
         return _NOT
     authors = [getattr(type(metric), name).__module__ for name in ("sync", "sync_context", "_sync_dist")]
-    if metric.dist_sync_fn is not None or any(not author.startswith("torchmetrics.") for author in authors):
+    if told.dist_sync_fn is not None or any(not author.startswith("torchmetrics.") for author in authors):
         return _BY_ITSELF
-    return _WITH_ALL if metric.process_group is None else _IN_ITS_GROUP
+    return _WITH_ALL if told.process_group is None else _IN_ITS_GROUP
+
+
+def _told_by(metric: Metric) -> Any:
+    """The metric whose settings say how ``metric`` is synced: of a ``Running`` the one it wraps, as in torchmetrics."""
+    return metric.base_metric if isinstance(metric, Running) else metric
 
 
 class _Keeper(NamedTuple):
@@ -131,16 +138,17 @@ def _by_group(keepers: Sequence[_Keeper]) -> dict[Any, list[_Keeper]]:
     """Metrics with a group of their own in which this rank is one of several, by that group."""
     groups: dict[Any, list[_Keeper]] = {}
     for keeper in keepers:
-        if keeper.way == _IN_ITS_GROUP and several_ranks(keeper.metric.process_group):
-            groups.setdefault(keeper.metric.process_group, []).append(keeper._replace(way=_WITH_ALL))
+        group = _told_by(keeper.metric).process_group
+        if keeper.way == _IN_ITS_GROUP and several_ranks(group):
+            groups.setdefault(group, []).append(keeper._replace(way=_WITH_ALL))
     return groups
 
 
 def _synced_by_itself(keeper: _Keeper) -> State:
     name, metric, *_ = keeper
-    kept = state_of(metric, metric._defaults)
+    kept, told = state_of(metric, metric._defaults), _told_by(metric)
     try:
-        with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+        with metric.sync_context(dist_sync_fn=told.dist_sync_fn, process_group=told.process_group):
             return state_of(metric, metric._defaults)
     except Exception as error:  # of anybody's code
         set_state(metric, kept)

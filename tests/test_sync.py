@@ -33,7 +33,7 @@ from torchmetrics.classification import (
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, R2Score, SpearmanCorrCoef
 from torchmetrics.retrieval import RetrievalMAP
-from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper
+from torchmetrics.wrappers import ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper, Running
 
 from metric_mixin import StageMetrics, SyncError
 from metric_mixin._ranks import _device_of
@@ -452,6 +452,23 @@ def in_groups(rank):
     return [stage.compute() for stage in (turned, apart, lists, elsewhere)]
 
 
+def windows(rank):
+    """The last two of three batches, of metrics that are synced each in a way of its own."""
+    stage = StageMetrics(
+        {
+            "all": Running(SumMetric(), 2),
+            "whole-group": Running(SumMetric(process_group=limited_group([0, 1])), 2),
+            "own-group": Running(SumMetric(process_group=[limited_group([i]) for i in range(2)][rank]), 2),
+            "local": Running(SumMetric(sync_on_compute=False), 2),
+            "unavailable": Running(SumMetric(distributed_available_fn=unavailable), 2),
+            "twice": Running(SumMetric(dist_sync_fn=own_function), 2),
+        }
+    )
+    for value in (1.0, 2.0, 3.0):
+        stage.update(tensor(value * 10**rank))
+    return stage.compute()
+
+
 class Unsendable(Metric):
     """Keeps what cannot be pickled, or a state that nobody declared."""
 
@@ -588,6 +605,7 @@ def small_cases(rank):
         swapped,
         own_attribute,
         in_groups,
+        windows,
         on_one_rank,
         from_elsewhere,
         integers,
@@ -975,6 +993,14 @@ def test_ranks_of_a_group_are_called_by_their_numbers_among_all(on_three_ranks):
     assert first == third
     assert "torch.float32 of shape (2,) on rank 0, torch.float32 of shape (4,) on rank 2" in first
     assert own == [1, 1, 1]
+
+
+def test_a_window_is_synced_as_the_metric_in_it_says(of_ranks):
+    """A ``Running`` takes no settings of its own; torchmetrics syncs the metric that it wraps."""
+    for rank, found in enumerate(of_ranks["windows"]):
+        own = 5 * 10**rank
+        together = {"all": 55, "whole-group": 55, "twice": 110}
+        assert found == together | {"own-group": own, "local": own, "unavailable": own}
 
 
 def test_a_sync_of_its_own_that_fails_is_named_and_changes_no_state(of_ranks):
