@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat, dim_zero_mean
+from torchmetrics.utilities.data import dim_zero_cat, dim_zero_mean, dim_zero_sum
 from torchmetrics.wrappers import Running
 
 
@@ -65,4 +65,4 @@ def merged_state(states: Sequence[Any], reduce: Any) -> Any:
     if reduce is dim_zero_mean and not stacked.is_floating_point() and not stacked.is_complex():
         stacked = stacked.float()  # torch has no mean of integers
     reduced: Tensor = stacked if reduce is None else reduce(stacked)
-    return reduced
+    return reduced.to(torch.uint64) if stacked.dtype == torch.uint64 and reduce is dim_zero_sum else reduced

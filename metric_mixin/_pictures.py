@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # torch and Lightning both need fsspec
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryConfusionMatrix
 from torchmetrics.wrappers import MultitaskWrapper, Running
@@ -211,7 +212,7 @@ def _write(figure: Figure, path: str) -> None:
     """Write a picture on whatever file system its path is of; nothing, where it cannot be rendered."""
     png = BytesIO()
     figure.savefig(png, format="png")
-    files, place = url_to_fs(path)
+    files, place = url_to_fs(path) if "://" in path else (LocalFileSystem(), path)  # "a::b" is a folder's name there
     files.makedirs(posixpath.dirname(place), exist_ok=True)
     files.pipe_file(place, png.getvalue())
 

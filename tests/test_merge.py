@@ -22,11 +22,12 @@ from torchmetrics import classification as c
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.regression import ConcordanceCorrCoef, PearsonCorrCoef, R2Score, SpearmanCorrCoef
 from torchmetrics.retrieval import RetrievalMAP
+from torchmetrics.utilities.data import dim_zero_sum
 from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MultioutputWrapper, MultitaskWrapper, Running
 
 from metric_mixin import StageMetrics
 from metric_mixin._loss import EpochLoss
-from metric_mixin._merge import merge_into
+from metric_mixin._merge import merge_into, merged_state
 from metric_mixin._record import StageRecord
 
 CLASSES = 3
@@ -440,6 +441,12 @@ def test_loaders_go_on_after_they_were_pooled():
     assert not record.pending()
     rows = feed_record(record, "even", ["acc"])
     torch.testing.assert_close(computed(record.pooled()), plain_values(rows, ["acc"]))
+
+
+def test_counts_beyond_what_a_signed_integer_holds_are_summed():
+    """torch sums ``uint64`` as ``int64``, where 2**63 is negative."""
+    merged = merged_state([tensor(2**63, dtype=torch.uint64), tensor(5, dtype=torch.uint64)], dim_zero_sum)
+    assert merged.item() == 2**63 + 5
 
 
 def test_pooled_extremes_are_those_of_pooled_values():

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import warnings
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from types import SimpleNamespace
 
 import fsspec
@@ -148,6 +148,15 @@ def test_a_folder_on_another_file_system_is_that_one(logged, tmp_path, monkeypat
     finally:
         memory.rm("/here", recursive=True)
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a::b", "file::c", "a#b%20c", "[a]*", "~a"])
+def test_a_folder_on_this_machine_may_have_any_name(tmp_path, monkeypatch, name):
+    """What fsspec takes for one file system in another is a part of a name where no ``://`` is."""
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / name, Path("logs") / name):
+        assert list(hand_out(fake_trainer(str(root)), "val/roc", Picture(), 7, FOLDER)) == []
+    assert files(tmp_path) == [f"{root}/figures/val/roc/7.png" for root in sorted((name, f"logs/{name}"))]
 
 
 # From an epoch
