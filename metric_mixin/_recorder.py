@@ -233,7 +233,8 @@ class Recorder:
         empty = [name for name in part.metrics.names() if name not in fed]
         on_error = self._warn_of_failure(stage) if options.on_error == "warn" else None
         values = dict(part.metrics.compute_values(fed, on_error))
-        if not sanity and (fed or not record.logged_early) and part is not record.all_rows:
+        may_be_empty = record.logged_early and not fed  # nothing came after what was logged early
+        if not sanity and not may_be_empty and part is not record.all_rows:
             self._check_empty(stage, empty, options, loader)
         arrays = {(e.metric, e.name) for e in record.known().values() if not e.is_scalar}
         for name, layout in record.layouts.items():
@@ -246,7 +247,7 @@ class Recorder:
                 for metric, path, label, value, is_scalar, _ in found:
                     entry = Entry(metric, path, label, value, is_scalar, loader)
                     yield entry._replace(is_scalar=False) if (name, entry.name) in arrays else entry
-            elif name in empty and options.on_empty == "nan":
+            elif name in empty and options.on_empty == "nan" and not may_be_empty:
                 for e in record.known().values():
                     if e.metric == name and e.loader == loader and e.is_scalar:
                         yield e._replace(value=torch.tensor(torch.nan))

@@ -303,9 +303,10 @@ def test_ranks_that_differ_end_with_the_same_error(tmp_path):
 def absent(rank: int, folder: str) -> list[Any]:
     """Evaluations in which rank 0, rank 1 and both have a dataloader of length zero, whose loop Lightning skips."""
     found = []
-    for method, without in (("validate", [0]), ("test", [1]), ("validate", [0, 1])):
+    cases = (("validate", [0], "raise"), ("test", [1], "raise"), ("validate", [0, 1], "raise"), ("test", [0, 1], "nan"))
+    for method, without, on_empty in cases:
         module = Many()
-        module.metric_logging = MetricLogging(on_empty="raise")
+        module.metric_logging = MetricLogging(on_empty=on_empty)
         module.allow_zero_length_dataloader_with_multiple_devices = True
         trainer = ranks_trainer(folder, 2, use_distributed_sampler=False)
         loader = DataLoader(TensorDataset(*data(0 if rank in without else 7)), batch_size=2)
@@ -318,13 +319,13 @@ def absent(rank: int, folder: str) -> list[Any]:
 def test_a_rank_without_a_batch_takes_part_in_an_evaluation_that_lightning_skips_there(tmp_path):
     """Rank 0 logs the values although it had no row; where nobody has one, nothing is computed and nothing raised."""
     ranks = run_ranks(absent, str(tmp_path), timeout=60)
-    for validated, tested, nobody in ranks:
+    for validated, tested, *nobody in ranks:
         for stage, (epochs, callback, _) in (("val", validated), ("test", tested)):
             ((of, values),) = epochs
             assert of == stage
             check(values, f"{stage}/", *data(7))
             assert callback[f"{stage}/acc"] == values[f"{stage}/acc"]
-        assert nobody == ([], {}, [])
+        assert nobody == [([], {}, [])] * 2
     for row, stage in zip(ranks[0][:2], ("val", "test"), strict=True):
         (logged,) = row[2]
         assert logged[f"{stage}/loss"] == pytest.approx(expected(*data(7))["loss"])

@@ -384,8 +384,9 @@ def test_results_can_be_used_in_training(trainer):
     assert kept["val/confusion"].sum() == 21 + CLASSES**2
 
 
+@pytest.mark.parametrize("on_empty", ["skip", "nan", "raise"])
 @pytest.mark.parametrize("stage", ["val", "test"])
-def test_what_was_logged_early_is_a_result_too(trainer, stage):
+def test_what_was_logged_early_is_a_result_too(trainer, stage, on_empty):
     """``log_metrics`` on the last batch: nothing comes after it, so the epoch ends with its values."""
     step = {"val": "validation_step", "test": "test_step"}[stage]
 
@@ -398,7 +399,7 @@ def test_what_was_logged_early_is_a_result_too(trainer, stage):
         if batch_idx == 5:
             self.log_metrics(stage)
 
-    module = make(Early, **{step: early})
+    module = make(Early, **{step: early}, metric_logging=MetricLogging(on_empty=on_empty))
     run = trainer()
     (result,) = (run.validate if stage == "val" else run.test)(module, loader(), verbose=False)
     assert result[f"{stage}/acc"] == pytest.approx(right())
