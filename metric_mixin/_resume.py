@@ -67,6 +67,13 @@ def checked_entry(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
                 f"The checkpoint's entry {ENTRY!r} is damaged: the best value of {key!r} must be a mode and a 0-d "
                 f"tensor, got {describe(kept)}. {_HINT}"
             )
+    for parts in entry["extremes"].values():
+        for kept in parts.values() if isinstance(parts, dict) else (parts,):
+            if not (isinstance(kept, dict) and all(map(_is_pair, kept.values()))) and kept != []:  # of no metric, once
+                raise ResumeError(
+                    f"The checkpoint's entry {ENTRY!r} is damaged: 'extremes' must hold two numbers as tensors by "
+                    f"stage, dataloader and path, got {describe(kept)}. {_HINT}"
+                )
     for rank in entry["train"]:
         for states in rank.values() if isinstance(rank, dict) else (rank,):
             if not isinstance(states, dict) or not isinstance(states.get("metrics"), dict):
@@ -75,6 +82,12 @@ def checked_entry(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
                     f"got {describe(states)}. {_HINT}"
                 )
     return entry
+
+
+def _is_pair(kept: Any) -> bool:
+    return (
+        isinstance(kept, list) and len(kept) == 2 and all(isinstance(one, Tensor) and one.numel() == 1 for one in kept)
+    )
 
 
 def restore_extremes(record: StageRecord, entry: Mapping[str, Any]) -> None:

@@ -431,8 +431,14 @@ def test_a_checkpoint_of_a_plain_module_loads(trainer, tmp_path):
             lambda entry: entry | {"best": {"val/x": {"mode": "up", "value": 1}}},
             "the best value of 'val/x' must be a mode",
         ),
+        (
+            lambda entry: entry | {"extremes": {"val": {"0": [[tensor(1.0), tensor(5.0)]]}}},
+            "'extremes' must hold two numbers as tensors by stage, dataloader and path, got list",
+        ),
+        (lambda entry: entry | {"extremes": {"val": {"0": {"x": [1.0, 5.0]}}}}, "'extremes' must hold .* got dict"),
+        (lambda entry: entry | {"extremes": {"val": 3}}, "'extremes' must hold .* got int 3"),
     ],
-    ids=["number", "version", "best", "missing", "best-value"],
+    ids=["number", "version", "best", "missing", "best-value", "extremes-by-place", "extremes", "no-extremes"],
 )
 def test_a_damaged_or_foreign_entry(trainer, tmp_path, damage, message):
     """An error that says what is wrong and how to go on without it, which then works."""
