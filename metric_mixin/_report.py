@@ -23,6 +23,9 @@ _ENDS = 5  # lowest and highest classes that the text shows of more
 _MARKUP = re.compile(r"[\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_])")
 """Signs that Markdown takes for its own; a ``_`` only where it is not between letters or digits."""
 
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+"""What begins the code of a sign, as ``&lt;`` is one."""
+
 Table = list[list[str]]
 """Rows of cells, the first row the head."""
 
@@ -337,7 +340,7 @@ def _markdown(table: Table) -> list[str]:
 
 def _plain(cell: str) -> str:
     """A cell that Markdown shows as it is: ``<unk>`` is no element of HTML."""
-    return _MARKUP.sub(r"\\\g<0>", cell).replace("<", "&lt;")
+    return _MARKUP.sub(r"\\\g<0>", _ENTITY.sub("&amp;", cell)).replace("<", "&lt;")
 
 
 def _number(value: float) -> str:

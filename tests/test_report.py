@@ -116,6 +116,7 @@ def test_markdown_escapes_what_would_break_a_table():
         ("map_50", "map_50"),
         ("a*b`c[d]", r"a\*b\`c\[d\]"),
         ("c++ #1 (R&D) 100%", "c++ #1 (R&D) 100%"),
+        ("R&amp;D; &#39;", "R&amp;amp;D; &amp;#39;"),
     ],
 )
 def test_markdown_shows_names_as_they_are(name, cell):
