@@ -109,6 +109,11 @@ def _started(call: bytes, world_size: int, timeout: float) -> Iterator[list[tupl
                 theirs.close()
                 ranks.append((process, ours))
             yield ranks
+        except BaseException:  # such as Ctrl-C, which their groups do not get, and which may soon come again
+            for process, _ in ranks:
+                with suppress(ValueError):
+                    _kill(process)
+            raise
         finally:
             for _, pipe in ranks:
                 pipe.close()  # a rank that has returned waits for it
@@ -123,11 +128,15 @@ def _ended(process: Any) -> int:
     Until its exit code is read nobody else can have its number, by which those that it started are found.
     """
     wait([process.sentinel], _GRACE)
+    _kill(process)
+    process.join()
+    return int(process.exitcode)
+
+
+def _kill(process: Any) -> None:
     with suppress(AttributeError, OSError):  # Windows has no groups; or it ended before it made its own
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    process.join()
-    return int(process.exitcode)
 
 
 def _end_with_the_caller() -> None:

@@ -187,6 +187,25 @@ def test_where_the_caller_is_killed_no_rank_runs_on(tmp_path):
     assert all_end(processes)
 
 
+@has_proc
+def test_ctrl_c_ends_ranks_at_once_however_often_it_comes(tmp_path):
+    """The ranks are no part of the caller's group, which a terminal interrupts; none is waited for."""
+    code = f"from tests.test_testing import *; run_ranks(start_another, {{0: 'hang', 1: 'hang'}}, {str(tmp_path)!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
+    ) as caller:
+        processes = started(tmp_path, 2)
+        caller.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        caller.send_signal(signal.SIGINT)
+        try:
+            _, said = caller.communicate(timeout=20)
+        finally:
+            caller.kill()
+    assert "KeyboardInterrupt" in said
+    assert all_end(processes)
+
+
 def test_what_cannot_be_sent_is_an_error_at_once():
     """A function of a function cannot be pickled, and a group has a process."""
     with pytest.raises(RankError, match=r"`run_ranks\(.*<lambda>, \.\.\.\)`: .* cannot be pickled: .*lambda.*a module"):
