@@ -19,7 +19,7 @@ from metric_mixin._merge import merge_into
 from metric_mixin._padding import Rows, Shard
 from metric_mixin._ranks import several_ranks
 from metric_mixin._stage import StageMetrics
-from metric_mixin._states import compute_alone, computing_anew_alone
+from metric_mixin._states import begin_anew, compute_alone, computing_anew_alone, given_states
 from metric_mixin._sync import Unit, synced
 
 Loader = str | int | None
@@ -37,6 +37,7 @@ class Part:
         self.loss = EpochLoss()
         self.rows: int | None = 0  # of the batches since the last reset; None where they cannot be told
         self._counted: object = None
+        self._given = given_states(metrics)  # with the declaration, as the real images of a FID
 
     def count(self, rows: int | None, batch: object) -> None:
         """Take note of the rows of a batch of which something was fed; once, where ``batch`` tells it from others."""
@@ -53,6 +54,7 @@ class Part:
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
         part = Part(copied(self.metrics))
+        begin_anew(part.metrics, self._given)
         part.reset()
         for metric in part.lasting().values():
             metric.min_val, metric.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.wrappers import Running
 
@@ -70,6 +71,29 @@ def with_state(metric: Metric, state: State) -> Iterator[None]:
         yield
     finally:
         set_state(metric, kept)
+
+
+def given_states(module: nn.Module) -> dict[str, State]:
+    """Return copies of the states that metrics in ``module`` were given before any row, by their paths."""
+    metrics = {path: metric for path, metric in module.named_modules() if isinstance(metric, Metric)}
+    given = {path: state_of(metric, metric._defaults) for path, metric in metrics.items() if has_rows(metric)}
+    return {path: _copied(state) for path, state in given.items()}
+
+
+def begin_anew(module: nn.Module, given: Mapping[str, State]) -> None:
+    """Give metrics in ``module`` the states ``given``, or their defaults, whatever a ``reset`` of their own keeps."""
+    with torch.inference_mode(False):
+        for path, metric in module.named_modules():
+            if isinstance(metric, Metric):
+                set_state(metric, _copied(given.get(path, State(0, metric._defaults))))
+
+
+def _copied(state: State) -> State:
+    copies = {
+        name: value.detach().clone() if isinstance(value, Tensor) else list(value)
+        for name, value in state.states.items()
+    }
+    return State(state.updates, copies)
 
 
 def state_of(metric: Metric, names: Iterable[str]) -> State:

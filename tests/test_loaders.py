@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from sklearn.metrics import roc_auc_score
+from torchmetrics import SumMetric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.regression import PearsonCorrCoef
 from torchmetrics.wrappers import MinMaxMetric
@@ -291,6 +292,36 @@ def test_extremes_are_kept_for_each_loader(trainer):
     for loader_name, seeds in (("a/", (0,)), ("b/", (1,)), ("", (0, 1))):
         for extreme in ("min", "max"):
             assert kept[f"val/{loader_name}x/{extreme}"].item() == pytest.approx(accuracy_of(*seeds))
+
+
+class Keeping(SumMetric):
+    """Keeps its rows through a reset, as some metrics of images keep those of real ones."""
+
+    def reset(self):
+        kept = self.sum_value
+        super().reset()
+        self.sum_value = kept
+
+
+@pytest.mark.parametrize("given", [0.0, 100.0], ids=["nothing-given", "rows-of-the-declaration"])
+def test_what_a_metric_keeps_through_a_reset_is_of_its_own_loader(trainer, given):
+    """The second loader begins with what the metric was given when it was declared, and not with the first's rows."""
+
+    class Kept(Replay):
+        def configure_stage_metrics(self, stage):
+            metric = Keeping()
+            if given:
+                metric.update(torch.tensor(given))
+            return {"rows": metric}
+
+        def validation_step(self, batch, batch_idx, dataloader_idx):
+            self.update_metrics(torch.tensor(float(len(batch[0]))))
+
+    module, run = Kept(), trainer()
+    for epochs in (1, 2):
+        run.validate(module, loaders(), verbose=False)
+        for i, rows in enumerate(SIZES):
+            assert module.metric_results["val"][f"val/rows/dataloader_idx_{i}"] == given + epochs * rows
 
 
 def test_names_of_loaders_are_checked_like_names():
