@@ -53,6 +53,8 @@ def begin(module: Any, stage: Stage) -> None:
     trainer = trainer_of(module)
     if trainer is None:
         return
+    if trainer.sanity_checking:
+        record.keep()
     forget_last_epoch(trainer)
     if stage == "train":
         record.epoch, record.open = train_epoch(recorder, trainer), True
@@ -150,6 +152,8 @@ def finishing(module: Any, log: Log, stage: Stage, *, early: bool = False) -> It
             _log(module, trainer, log, stage, record.early)  # nothing came after it: the epoch ends with it
         record.early = keyed if early else {}
     finally:
+        if sanity and not early:
+            record.put_back()
         record.reset()
         record.open = early and record.open
         if not early:

@@ -19,7 +19,7 @@ from metric_mixin._merge import merge_into
 from metric_mixin._padding import Rows, Shard
 from metric_mixin._ranks import several_ranks
 from metric_mixin._stage import StageMetrics
-from metric_mixin._states import begin_anew, compute_alone, computing_anew_alone, given_states
+from metric_mixin._states import State, begin_anew, compute_alone, computing_anew_alone, given_states
 from metric_mixin._sync import Unit, synced
 
 Loader = str | int | None
@@ -37,7 +37,7 @@ class Part:
         self.loss = EpochLoss()
         self.rows: int | None = 0  # of the batches since the last reset; None where they cannot be told
         self._counted: object = None
-        self._given = given_states(metrics)  # with the declaration, as the real images of a FID
+        self.given = given_states(metrics)  # with the declaration, as the real images of a FID
 
     def count(self, rows: int | None, batch: object) -> None:
         """Take note of the rows of a batch of which something was fed; once, where ``batch`` tells it from others."""
@@ -54,7 +54,7 @@ class Part:
     def another(self) -> Part:
         """Return a part with the same metrics and no rows."""
         part = Part(copied(self.metrics))
-        begin_anew(part.metrics, self._given)
+        begin_anew(part.metrics, self.given)
         part.reset()
         for metric in part.lasting().values():
             metric.min_val, metric.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
@@ -148,6 +148,7 @@ class StageRecord:
         self.loss_noted = False
         self.epoch: tuple[Any, ...] | None = None
         self.open = False
+        self._kept: dict[int, dict[str, State]] = {}
 
     @property
     def metrics(self) -> StageMetrics:
@@ -226,6 +227,16 @@ class StageRecord:
             part.reset()
         self.running = None
         self.visited = []
+
+    def keep(self) -> None:
+        """Take note, after a reset, of what it leaves."""
+        self._kept = {index: given_states(part.metrics) for index, part in self.parts.items()}
+
+    def put_back(self) -> None:
+        """Give each dataloader what was noted, or, to a new one, what its metrics were given when declared."""
+        for index, part in self.parts.items():
+            begin_anew(part.metrics, self._kept.get(index, self.parts[0].given))
+        self._kept = {}
 
     def to(self, device: torch.device) -> None:
         """Move every state to ``device``, but never to the meta device, where a module may wait for its weights."""

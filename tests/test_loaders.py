@@ -303,25 +303,44 @@ class Keeping(SumMetric):
         self.sum_value = kept
 
 
+class Kept(Replay):
+    given = 0.0
+
+    def configure_stage_metrics(self, stage):
+        metric = Keeping()
+        if self.given:
+            metric.update(torch.tensor(self.given))
+        return {"rows": metric} if stage == "val" else None
+
+    def validation_step(self, batch, batch_idx, dataloader_idx):
+        self.update_metrics(torch.tensor(float(len(batch[0]))))
+
+
 @pytest.mark.parametrize("given", [0.0, 100.0], ids=["nothing-given", "rows-of-the-declaration"])
 def test_what_a_metric_keeps_through_a_reset_is_of_its_own_loader(trainer, given):
     """The second loader begins with what the metric was given when it was declared, and not with the first's rows."""
-
-    class Kept(Replay):
-        def configure_stage_metrics(self, stage):
-            metric = Keeping()
-            if given:
-                metric.update(torch.tensor(given))
-            return {"rows": metric}
-
-        def validation_step(self, batch, batch_idx, dataloader_idx):
-            self.update_metrics(torch.tensor(float(len(batch[0]))))
-
     module, run = Kept(), trainer()
+    module.given = given
     for epochs in (1, 2):
         run.validate(module, loaders(), verbose=False)
         for i, rows in enumerate(SIZES):
             assert module.metric_results["val"][f"val/rows/dataloader_idx_{i}"] == given + epochs * rows
+
+
+@pytest.mark.parametrize("given", [0.0, 100.0], ids=["nothing-given", "rows-of-the-declaration"])
+def test_what_a_metric_keeps_through_a_reset_is_nothing_of_a_sanity_check(trainer, given):
+    """Neither of the first dataloader nor of the second; rows of a ``validate`` before it stay."""
+    module = Kept()
+    module.given = given
+    trainer().validate(module, loaders(), verbose=False)
+    trainer(max_epochs=1, num_sanity_val_steps=2).fit(module, loader(), loaders())
+    for i, rows in enumerate(SIZES):
+        assert module.metric_results["val"][f"val/rows/dataloader_idx_{i}"] == given + 2 * rows
+    module = Kept()
+    module.given = given
+    trainer(max_epochs=1, num_sanity_val_steps=2).fit(module, loader(), loaders())
+    for i, rows in enumerate(SIZES):
+        assert module.metric_results["val"][f"val/rows/dataloader_idx_{i}"] == given + rows
 
 
 def test_names_of_loaders_are_checked_like_names():
