@@ -101,6 +101,11 @@ def ranks_trainer(folder: Any, world_size: int, **options: Any) -> Trainer:
     return make_trainer(folder, **(several | options))
 
 
+def unlined(printed: str) -> str:
+    """A table of Lightning's without the lines between its columns, which it has where rich is installed."""
+    return printed.replace("│", " ")
+
+
 class Fed(ManualMetricLoggingModule):
     """Feeds each batch of a validation to its metrics as it is, with known random numbers, and trains nothing.
 

@@ -16,7 +16,7 @@ import torch
 from scipy.special import softmax
 from sklearn import metrics as reference
 
-from tests.support import needs
+from tests.support import needs, unlined
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -142,7 +142,7 @@ def test_wine_measures_what_its_yaml_names(tmp_path):
     grower.append(np.concatenate(grower))
     pairs = list(zip(grower, found, strict=True))
     assert report(tested, "test")["acc"] == close(*(reference.accuracy_score(*pair) for pair in pairs))
-    printed = re.findall(r"test/(\S*)(recall|precision)/(first|second|third) +([\d.]+)", tested)
+    printed = re.findall(r"test/(\S*)(recall|precision)/(first|second|third) +([\d.]+)", unlined(tested))
     scores = {"recall": reference.recall_score, "precision": reference.precision_score}
     places = {"light/": 0, "strong/": 1, "": 2}
     assert len(printed) == 18

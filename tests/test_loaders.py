@@ -18,7 +18,7 @@ from metric_mixin import (
     MetricMixinWarning,
     OptionError,
 )
-from tests.support import Lit, Replay, data, loader
+from tests.support import Lit, Replay, data, loader, unlined
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is no scalar and is not logged")
 SIZES = (5, 9)
@@ -94,7 +94,8 @@ def test_the_printed_table_has_each_value_in_its_own_column(trainer, capsys):
     module = Both()
     module.metric_logging = MetricLogging(pooled=True)
     trainer().test(module, loaders())
-    table = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if "test/" in line}
+    rows = [line.split() for line in unlined(capsys.readouterr().out).splitlines() if "test/" in line]
+    table = {key: values for key, *values in rows}
     assert [float(v) for v in table["test/loss"]] == pytest.approx([loss_of(0), loss_of(1)])
     assert table.keys() == {"test/loss", "test/acc"}
 
