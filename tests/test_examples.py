@@ -23,6 +23,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 def started(name, *args, folder):
     alone = os.environ | {"OMP_NUM_THREADS": "1"}  # nets this small only wait for further threads
+    alone["COLUMNS"] = "200"  # where rich is installed, Lightning's table cuts long keys to the width of the terminal
     command = [sys.executable, str(EXAMPLES / name), *args]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=alone)
 
