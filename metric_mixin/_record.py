@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.wrappers import MinMaxMetric
 
 from metric_mixin._errors import MetricMixinError
@@ -227,6 +228,11 @@ class StageRecord:
             part.reset()
         self.running = None
         self.visited = []
+
+    def declared(self) -> dict[int, State]:
+        """Return the state that each metric was declared with, by the identity of the metric."""
+        given, metrics = self.parts[0].given, self.metrics.named_modules()
+        return {id(m): given.get(path, State(0, m._defaults)) for path, m in metrics if isinstance(m, Metric)}
 
     def keep(self) -> None:
         """Take note, after a reset, of what it leaves."""

@@ -35,6 +35,7 @@ from metric_mixin._options import MetricLogging, options_of
 from metric_mixin._record import Keyed, Loader, Part, StageRecord, with_storage
 from metric_mixin._report import MetricReport
 from metric_mixin._stage import StageMetrics
+from metric_mixin._states import begin_as_declared
 from metric_mixin._trainer import data_ranks, trainer_of
 from metric_mixin._types import STAGES, Stage
 
@@ -79,7 +80,12 @@ class Recorder:
                 metrics = declare(module.configure_stage_metrics(stage), owner=owner)
                 taken = [m for record in self.stages.values() for _, m in record.metrics.items(copy_state=False)]
                 kept = cast(torch.dtype, options.metric_dtype)  # a name became the dtype when the options were made
-                record = StageRecord(StageMetrics(own_metrics(metrics, taken)).keep_dtype(kept))
+                own = own_metrics(metrics, taken)
+                declared = {one: state for record in self.stages.values() for one, state in record.declared().items()}
+                for name, metric in own.items():
+                    if metric is not metrics[name]:  # of an object that another stage has, which may have had rows
+                        begin_as_declared(metric, metrics[name], declared)
+                record = StageRecord(StageMetrics(own).keep_dtype(kept))
             record.to(module.device)
             record.names = _loader_names(options, stage)
             self._describe(module, stage, record)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.wrappers import Running
+from torchmetrics.wrappers import MinMaxMetric, Running
 
 from metric_mixin._packing import as_bytes, is_dense
 
@@ -86,6 +86,16 @@ def begin_anew(module: nn.Module, given: Mapping[str, State]) -> None:
         for path, metric in module.named_modules():
             if isinstance(metric, Metric):
                 set_state(metric, _copied(given.get(path, State(0, metric._defaults))))
+
+
+def begin_as_declared(clone: Metric, original: Metric, declared: Mapping[int, State]) -> None:
+    """Give a clone the states that ``original``, and those in it, were ``declared`` with, by identity; no extremes."""
+    with torch.inference_mode(False):
+        for metric, known in zip(clone.modules(), original.modules(), strict=True):
+            if isinstance(metric, Metric) and (state := declared.get(id(known))) is not None:
+                set_state(metric, _copied(state))
+                if isinstance(metric, MinMaxMetric):
+                    metric.min_val, metric.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
 
 
 def _copied(state: State) -> State:

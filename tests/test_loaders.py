@@ -344,6 +344,35 @@ def test_what_a_metric_keeps_through_a_reset_is_nothing_of_a_sanity_check(traine
         assert module.metric_results["val"][f"val/rows/dataloader_idx_{i}"] == given + rows
 
 
+@pytest.mark.parametrize("given", [0.0, 100.0], ids=["nothing-given", "rows-of-the-declaration"])
+def test_an_object_handed_out_again_begins_in_each_stage_as_it_was_declared(trainer, given):
+    """Neither rows that a reset keeps nor extremes of validation are in the test that is built after it."""
+
+    class Shared(Replay):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.x = Keeping(), MinMaxMetric(Keeping())
+            if given:
+                self.rows.update(torch.tensor(given))
+
+        def configure_metrics(self):
+            return {"rows": self.rows, "x": self.x}
+
+        def validation_step(self, batch, batch_idx):
+            self.update_metrics(torch.tensor(float(len(batch[0]))))
+
+        test_step = validation_step
+
+    module, run = Shared(), trainer()
+    for evaluate, stage, rows in ((run.validate, "val", 5), (run.test, "test", 9), (run.test, "test", 9)):
+        before = module.metric_results[stage].get(f"{stage}/x/raw", torch.tensor(0.0)).item()
+        evaluate(module, loader(rows), verbose=False)
+        values = module.metric_results[stage]
+        assert values[f"{stage}/rows"] == given + before + rows
+        assert values[f"{stage}/x/raw"] == values[f"{stage}/x/max"] == before + rows
+        assert values[f"{stage}/x/min"] == rows
+
+
 def test_names_of_loaders_are_checked_like_names():
     """Repeated or illegal names are errors of the option."""
     for names in (("a", "a"), ("a", "b//c"), "ab"):
