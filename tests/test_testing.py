@@ -190,7 +190,9 @@ def test_where_the_caller_is_killed_no_rank_runs_on(tmp_path):
 @has_proc
 def test_ctrl_c_ends_ranks_at_once_however_often_it_comes(tmp_path):
     """The ranks are no part of the caller's group, which a terminal interrupts; none is waited for."""
-    code = f"from tests.test_testing import *; run_ranks(start_another, {{0: 'hang', 1: 'hang'}}, {str(tmp_path)!r})"
+    heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background has it ignored
+    call = f"run_ranks(start_another, {{0: 'hang', 1: 'hang'}}, {str(tmp_path)!r})"
+    code = f"from tests.test_testing import *; {heard}; {call}"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
     ) as caller:
